@@ -1,0 +1,52 @@
+# Every verb does its own set-up: a fresh clone needs nothing but python3 (3.12 or newer) and make.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run install lock test unit integration check lint types floors fmt bench demo docs wheel clean
+
+help: ## Show the verbs.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+$(VENV)/.run: requirements/run.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || { echo "aiproxyd needs Python 3.12 or newer; set PYTHON=…" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements/dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+run: $(VENV)/.run ## Install what is needed and start the daemon (ARGS="--config FILE" to pass options).
+	@exec $(BIN)/aiproxyd run $(ARGS)
+
+install: $(VENV)/.dev ## Install the development environment.
+
+lock: ## Resolve the dependencies again into requirements/*.txt.
+	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --quiet --python-version 3.13 --custom-compile-command "make lock" pyproject.toml --group build -o requirements/run.txt
+	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --quiet --python-version 3.13 --custom-compile-command "make lock" pyproject.toml --all-extras --group build --group dev -c requirements/run.txt -o requirements/dev.txt
+
+test: $(VENV)/.dev ## Install what is needed and run every test.
+	$(BIN)/python -m pytest -q $(ARGS)
+
+lint: $(VENV)/.dev ## Look for mistakes and untidiness.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/codespell README.md CHANGELOG.md docs aiproxyd addons examples
+
+types: $(VENV)/.dev ## Check the types.
+	$(BIN)/mypy
+
+floors: $(VENV)/.dev ## Check who imports whom.
+	$(BIN)/lint-imports --no-cache
+
+fmt: $(VENV)/.dev ## Format the code.
+	$(BIN)/ruff check --fix --quiet || true
+	$(BIN)/ruff format
+
+check: lint types floors test wheel ## All that CI asks for.

@@ -1,0 +1,115 @@
+"""Which provider claims an authority, and which of its endpoints a request names. Pure; built anew at each reload."""
+
+import enum
+import re
+from collections.abc import Iterable
+
+import msgspec
+
+from aiproxyd.model.authority import Authority
+
+
+class ProviderStatus(enum.StrEnum):
+    """Whether a provider entry is in use; the `status` label of `provider_info`."""
+
+    ENABLED = "enabled"
+    DISABLED = "disabled"
+    ERROR = "error"
+    PROXY_EXCLUDED = "proxy_excluded"
+    """Another provider, earlier by name, claims the same host."""
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """Requests of some methods to paths of some pattern."""
+
+    route: str
+    """The path pattern; `{}` stands for one segment, a final `*` for any rest. The `route` label of metrics."""
+    api: str = ""
+    """Name of the API that reads it; empty for a passthrough."""
+    methods: tuple[str, ...] = ("POST",)
+
+
+class Provider(msgspec.Struct, frozen=True):
+    """A configured provider, resolved: nothing left to default."""
+
+    name: str
+    type: str
+    authorities: tuple[tuple[str, int], ...] = ()
+    """Host patterns (`*` for any run of characters but a dot) with their ports."""
+    path_prefix: str = ""
+    """Path of `base_url` without a trailing slash; the endpoints' routes stand below it."""
+    endpoints: tuple[Endpoint, ...] = ()
+    status: ProviderStatus = ProviderStatus.ENABLED
+    reason: str = ""
+    """Why the status is not `enabled`; a sentence."""
+    when_disabled: str = "refuse"
+
+
+class ProviderTable:
+    """All configured providers, found by authority."""
+
+    def __init__(self, providers: Iterable[Provider] = ()) -> None:
+        self.providers = tuple(providers)
+        self._exact: dict[Authority, Provider] = {}
+        self._patterns: list[tuple[re.Pattern[str], int, Provider]] = []
+        # By name, so that the first claimant by name order wins whatever the order of the file.
+        for provider in sorted(self.providers, key=lambda provider: provider.name):
+            if provider.status is ProviderStatus.PROXY_EXCLUDED:
+                continue
+            for host, port in provider.authorities:
+                if "*" in host:
+                    pattern = re.compile(re.escape(host).replace(r"\*", r"[^.]*") + r"\Z")
+                    self._patterns.append((pattern, port, provider))
+                else:
+                    self._exact.setdefault(Authority(host, port), provider)
+
+    def claimant(self, authority: Authority) -> Provider | None:
+        """Return the provider that claims `authority`, whatever its status, or None."""
+        provider = self._exact.get(authority)
+        if provider is not None:
+            return provider
+        for pattern, port, candidate in self._patterns:
+            if port == authority.port and pattern.match(authority.host):
+                return candidate
+        return None
+
+    def by_name(self, name: str) -> Provider | None:
+        """Return the provider named `name`, or None."""
+        return next((provider for provider in self.providers if provider.name == name), None)
+
+
+PASSTHROUGH = Endpoint(route="other")
+
+
+def find_endpoint(provider: Provider, method: str, path: str) -> Endpoint:
+    """Return the endpoint of `provider` that a request names; PASSTHROUGH when no pattern fits.
+
+    Args:
+        provider: Whose endpoints to look through, in their order.
+        method: As on the wire.
+        path: Of the request target, without its query.
+    """
+    prefix = provider.path_prefix
+    if prefix:
+        if not path.startswith(prefix + "/"):
+            return PASSTHROUGH
+        path = path[len(prefix) :]
+    path = path.rstrip("/") or "/"
+    for endpoint in provider.endpoints:
+        if (method in endpoint.methods or "*" in endpoint.methods) and _route_pattern(endpoint.route).match(path):
+            return endpoint
+    return PASSTHROUGH
+
+
+_route_patterns: dict[str, re.Pattern[str]] = {}
+
+
+def _route_pattern(route: str) -> re.Pattern[str]:
+    pattern = _route_patterns.get(route)
+    if pattern is None:
+        text = re.escape(route).replace(r"\{\}", "[^/]+")
+        if text.endswith(r"\*"):
+            text = text[:-2] + ".*"
+        # Bounded by the routes of the provider facts, which are data of the package.
+        pattern = _route_patterns[route] = re.compile(text + r"\Z")
+    return pattern

@@ -1,0 +1,328 @@
+"""Every setting, with its default, unit and meaning. The docs page and `examples/config.yaml` are generated from here.
+
+Frozen, and strict about unknown keys. A field marked `restart` is read once; a reload that changes it says so by name.
+Lower floors never see `Config`: they get the frozen parameter types of their own that are built from it.
+"""
+
+import ipaddress
+import os
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from aiproxyd.model.authority import parse_authority
+
+_PROVIDER_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhdw])+\Z|0\Z")
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def seconds_of(duration: str) -> float:
+    """Return the seconds of `90s`, `15m`, `24h`, `60d`, `2w` or a sum such as `1h30m`; `0` is none.
+
+    Raises:
+        ValueError: `duration` is none of these.
+    """
+    if not _DURATION.match(duration):
+        message = f"{duration!r} is not a duration such as 60d, 2w, 12h or 0"
+        raise ValueError(message)
+    return sum(float(count) * _SECONDS[unit] for count, unit in _DURATION_PART.findall(duration))
+
+
+def _duration(value: str) -> str:
+    seconds_of(value)
+    return value
+
+
+def _listen_address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not port.isdigit() or not 0 <= int(port) <= 65535:
+        message = f"{value!r} is not ADDRESS:PORT"
+        raise ValueError(message)
+    ipaddress.ip_address(host.strip("[]") or "0.0.0.0")  # noqa: S104  (an empty host means every address, as usual)
+    return value
+
+
+Duration = Annotated[str, AfterValidator(_duration)]
+ListenAddress = Annotated[str, AfterValidator(_listen_address)]
+
+
+def default_data_dir() -> Path:
+    """Return `$XDG_STATE_HOME/aiproxyd`, or its default below the home folder."""
+    state = os.environ.get("XDG_STATE_HOME")
+    return (Path(state) if state else Path.home() / ".local" / "state") / "aiproxyd"
+
+
+def restart(default: Any, **kwargs: Any) -> Any:  # noqa: ANN401  (pydantic's Field is as loose)
+    """Return a field that is read once, at start."""
+    return Field(default, json_schema_extra={"reload": "restart"}, **kwargs)
+
+
+class Section(BaseModel):
+    """A part of the configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
+
+
+class AdminConfig(Section):
+    """The admin server: metrics, health, records."""
+
+    listen: ListenAddress = restart("127.0.0.1:8889")
+    """Address and port."""
+    token: SecretStr | None = None
+    """Bearer token for everything but `/healthz`, `/readyz` and `/ca-cert.pem`. Required when `listen` is not loopback."""
+
+
+class CaConfig(Section):
+    """An own certificate authority. Without it one is made in `data_dir/ca`."""
+
+    cert_file: Path | None = restart(None)
+    """PEM of the CA or intermediate, followed by its chain."""
+    key_file: Path | None = restart(None)
+    """PEM of its unencrypted private key, readable by the owner alone."""
+    leaf_days: int = restart(7, ge=1, le=397)
+    """How many days a leaf is valid."""
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> "CaConfig":
+        if (self.cert_file is None) != (self.key_file is None):
+            message = "cert_file and key_file go together"
+            raise ValueError(message)
+        return self
+
+
+class AuthMode(StrEnum):
+    """For which CONNECTs credentials are asked."""
+
+    REQUIRED = "required"
+    DECRYPTED = "decrypted"
+    OFF = "off"
+
+
+class UserConfig(Section):
+    """A user who is known by the configuration alone."""
+
+    name: str = Field(min_length=1, max_length=120)
+    """Shown in records."""
+    token_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Lower-case hex of the token's SHA-256."""
+    groups: tuple[str, ...] = ()
+    """Groups on the principal."""
+
+
+class AuthConfig(Section):
+    """Who may use the proxy."""
+
+    mode: AuthMode = AuthMode.REQUIRED
+    """`required`: every CONNECT; `decrypted`: only those to provider hosts; `off`: everybody is `anonymous`."""
+    realm: str = Field("AI Gateway Proxy", pattern=r'^[^"\\\r\n]{1,80}$')
+    """Realm of the 407 challenge."""
+    cache_seconds: float = Field(5.0, ge=0, le=300)
+    """How long a worker remembers an answer, good or bad; a revocation reaches every worker within it."""
+    users: tuple[UserConfig, ...] = ()
+    """Users besides those of `aiproxyd user add`."""
+
+    @field_validator("users")
+    @classmethod
+    def _unique(cls, users: tuple[UserConfig, ...]) -> tuple[UserConfig, ...]:
+        for field in ("name", "token_sha256"):
+            values = [getattr(user, field) for user in users]
+            if len(set(values)) < len(values):
+                message = f"two users have the same {field}"
+                raise ValueError(message)
+        return users
+
+
+class ProviderType(StrEnum):
+    """Which provider facts an entry uses; each has a file in `aiproxyd/providers/data/`."""
+
+    ANTHROPIC = "anthropic"
+    OPENAI = "openai"
+    CHATGPT = "chatgpt"
+    COPILOT = "copilot"
+    GOOGLE = "google"
+    OPENAI_COMPAT = "openai-compat"
+
+
+class ProviderConfig(Section):
+    """One provider whose hosts are decrypted."""
+
+    name: str
+    """Lower-case letters, digits and single hyphens; the `provider` label of metrics."""
+    type: ProviderType
+    """Decides endpoints, parsers and defaults."""
+    base_url: str | None = None
+    """`https://host[:port][/prefix]`; the type's own hosts when absent. Exempt from the private-address rule."""
+    hosts: tuple[str, ...] | None = None
+    """Hosts that are decrypted, `*` for one label or a part of it; those of `base_url` or of the type when absent."""
+    enabled: bool = True
+    """A disabled provider is not decrypted."""
+    when_disabled: Literal["refuse", "tunnel"] = "refuse"
+    """What a CONNECT to a disabled or broken provider gets."""
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, name: str) -> str:
+        if not _PROVIDER_NAME.match(name):
+            message = f"{name!r} is not lower-case letters, digits and single hyphens"
+            raise ValueError(message)
+        return name
+
+
+class DecryptConfig(Section):
+    """How decrypted connections are carried."""
+
+    engine: Literal["relay", "mitmproxy"] = restart("relay")
+    """`relay`: below HTTP, bytes as they came; `mitmproxy`: mitmproxy's HTTP layers. HTTP/2 always takes the latter."""
+    http2: bool = restart(False)  # noqa: FBT003
+    """Whether clients may negotiate HTTP/2."""
+    client_tls_timeout_seconds: float = Field(15.0, gt=0)
+    """For the client's TLS handshake."""
+    head_timeout_seconds: float = Field(30.0, gt=0)
+    """For a request head, from its first byte to its last."""
+    idle_timeout_seconds: float = Field(3600.0, gt=0)
+    """Without a byte in either direction; a reasoning model may be silent for long."""
+    max_head_bytes: int = Field(65536, ge=4096, le=1 << 20)
+    """For a request or response head."""
+
+
+class EgressConfig(Section):
+    """Where the proxy connects to."""
+
+    allowed_ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = (443, 80)
+    """Ports a CONNECT or a forward request may name. Ports of a provider's `base_url` are added."""
+    allowed_private_cidrs: tuple[str, ...] = ()
+    """Networks exempt from the rule that private and reserved addresses are refused."""
+    connect_timeout_seconds: float = Field(15.0, gt=0)
+    """To resolve a name and connect to one of its addresses."""
+    tls_timeout_seconds: float = Field(15.0, gt=0)
+    """For the handshake with a provider."""
+    tunnel_idle_timeout_seconds: float = Field(3600.0, gt=0)
+    """A tunnel without a byte in either direction for so long is closed."""
+    trust: Literal["certifi", "system"] = restart("certifi")
+    """Which roots a provider's certificate must lead to."""
+    trusted_ca_file: Path | None = restart(None)
+    """PEM of further roots."""
+    hosts: dict[str, str] = Field(default_factory=dict)
+    """Fixed `host: address[:port]` answers instead of the resolver's, as in `/etc/hosts`. The address is exempt from the
+    private-address rule; the name in TLS stays. For split-horizon networks and tests."""
+
+    @field_validator("allowed_private_cidrs")
+    @classmethod
+    def _cidrs(cls, cidrs: tuple[str, ...]) -> tuple[str, ...]:
+        for cidr in cidrs:
+            ipaddress.ip_network(cidr)
+        return cidrs
+
+    @field_validator("hosts")
+    @classmethod
+    def _hosts(cls, hosts: dict[str, str]) -> dict[str, str]:
+        for host, address in hosts.items():
+            parse_authority(host, default_port=443)
+            if not parse_authority(address, default_port=443).is_address:
+                message = f"{address!r} is not an IP address with an optional port"
+                raise ValueError(message)
+        return {host.lower(): address for host, address in hosts.items()}
+
+
+class ContentRecording(StrEnum):
+    """How much of a request is kept."""
+
+    FULL = "full"
+    METADATA = "metadata"
+
+
+class RecordingConfig(Section):
+    """What is kept of an interception."""
+
+    content: ContentRecording = ContentRecording.FULL
+    """`metadata` keeps no prompt, no tool arguments and no reasoning; they do not even reach the journal."""
+    on_journal_failure: Literal["forward", "refuse"] = "forward"
+    """When a worker cannot write its journal: forward unrecorded and count the loss, or refuse AI traffic."""
+    journal_max_bytes: int = Field(4 << 30, ge=1 << 20)
+    """Size of the journal at which the rule above applies. It grows while the store is down."""
+    max_request_body_bytes: int = Field(32 << 20, ge=1 << 16)
+    """A larger request body (decoded) is forwarded but not read."""
+    max_response_body_bytes: int = Field(16 << 20, ge=1 << 16)
+    """A larger response document (decoded), or event of a stream, is forwarded but not read."""
+    retention: Duration = "60d"
+    """Age at which records are deleted; `0` keeps them."""
+
+
+class StoreConfig(Section):
+    """Where records are kept."""
+
+    url: SecretStr | None = restart(None)
+    """SQLAlchemy URL; `sqlite+aiosqlite:///{data_dir}/aiproxyd.sqlite3` when absent."""
+
+
+class LoggingConfig(Section):
+    """What the daemon says on standard error."""
+
+    format: Literal["auto", "human", "json"] = restart("auto")
+    """`auto` is `human` on a terminal and `json` elsewhere."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe level that is written."""
+
+
+class Config(Section):
+    """The whole configuration."""
+
+    listen: tuple[ListenAddress, ...] = restart(("127.0.0.1:8888",))
+    """Addresses and ports of the proxy."""
+    admin: AdminConfig = AdminConfig()
+    data_dir: Path = restart(None, validate_default=True)
+    """Folder of the CA, journal and store; `$XDG_STATE_HOME/aiproxyd` when absent."""
+    workers: int = restart(0, ge=0, le=256)
+    """Worker processes; 0 is one a core."""
+    drain_timeout_seconds: float = Field(30.0, ge=0)
+    """How long streams may go on after SIGTERM."""
+    ca: CaConfig = CaConfig()
+    auth: AuthConfig = AuthConfig()
+    providers: tuple[ProviderConfig, ...] = (
+        ProviderConfig(name="anthropic", type=ProviderType.ANTHROPIC),
+        ProviderConfig(name="openai", type=ProviderType.OPENAI),
+        ProviderConfig(name="chatgpt", type=ProviderType.CHATGPT),
+        ProviderConfig(name="copilot", type=ProviderType.COPILOT),
+        ProviderConfig(name="google", type=ProviderType.GOOGLE),
+    )
+    """Providers whose traffic is decrypted."""
+    decrypt: DecryptConfig = DecryptConfig()
+    egress: EgressConfig = EgressConfig()
+    recording: RecordingConfig = RecordingConfig()
+    store: StoreConfig = StoreConfig()
+    logging: LoggingConfig = LoggingConfig()
+
+    @field_validator("data_dir", mode="before")
+    @classmethod
+    def _data_dir(cls, value: object) -> object:
+        return default_data_dir() if value is None else value
+
+    @field_validator("listen", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Config":
+        names = [provider.name for provider in self.providers]
+        for name in names:
+            if names.count(name) > 1:
+                message = f"providers: two entries are named {name!r}"
+                raise ValueError(message)
+        host = self.admin.listen.rpartition(":")[0].strip("[]")
+        if self.admin.token is None and not (host and ipaddress.ip_address(host).is_loopback):
+            message = "admin.token: required because admin.listen is not a loopback address"
+            raise ValueError(message)
+        return self
+
+    @property
+    def store_url(self) -> str:
+        """The store's SQLAlchemy URL, its default filled in."""
+        if self.store.url is not None:
+            return self.store.url.get_secret_value()
+        return f"sqlite+aiosqlite:///{self.data_dir / 'aiproxyd.sqlite3'}"

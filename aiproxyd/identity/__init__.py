@@ -1,0 +1,1 @@
+"""Floor 3: who a credential belongs to."""

@@ -1,0 +1,235 @@
+"""What the data plane tells the rest, with a time: one observation is one line of a worker's journal.
+
+An intercepted request gives, in this order and each exactly once: InterceptionStarted (its head was seen, before anything
+leaves for the provider), InterceptionDescribed (its body was read, or will never be), InterceptionEnded. Between the last two
+come the response's tool calls, thoughts and usage so far. A decrypted request to any other endpoint gives PassthroughStarted
+and PassthroughEnded. Sinks rely on that order within one worker; between workers there is none.
+"""
+
+import msgspec
+
+from aiproxyd.model.events import ThoughtSource, ToolKind
+from aiproxyd.model.outcome import ErrorType, Outcome, UsageSource
+from aiproxyd.model.usage import TokenUsage
+from aiproxyd.model.verdict import Action
+
+
+class _Observation(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="o", kw_only=True):
+    at: float
+    """Unix time in seconds when it was seen."""
+
+
+class WorkerStarted(_Observation, tag="worker_started"):
+    """First line of a worker's journal."""
+
+    worker_id: str
+    pid: int
+
+
+class ConnectDecided(_Observation, tag="connect_decided"):
+    """A CONNECT, or a plain forward request, got its verdict (and for DECRYPT and TUNNEL its upstream connection)."""
+
+    action: Action
+    reason: str
+    status_code: int
+    """Status the client got: 200, or that of the refusal (502 when the upstream could not be reached)."""
+    host: str = ""
+    port: int = 0
+    provider: str = ""
+    principal_id: str = ""
+    principal_name: str = ""
+    decide_seconds: float = 0.0
+    """Time for the verdict, authentication included."""
+    dial_seconds: float = 0.0
+    """Time to resolve and connect upstream."""
+
+
+class TunnelClosed(_Observation, tag="tunnel_closed"):
+    """A tunnel ended."""
+
+    host: str
+    port: int
+    reason: str
+    """`eof`, `idle`, `error`, `drained`."""
+    bytes_to_upstream: int = 0
+    bytes_to_client: int = 0
+    duration_seconds: float = 0.0
+
+
+class ClientTlsFailed(_Observation, tag="client_tls_failed"):
+    """A client did not complete TLS with us, most often because it does not trust our CA."""
+
+    host: str
+    reason: str
+    """Bounded word: `unknown_ca`, `bad_certificate`, `closed`, `timeout`, `protocol`, `other`."""
+    detail: str = ""
+
+
+class UpstreamTlsFailed(_Observation, tag="upstream_tls_failed"):
+    """A provider's certificate was not accepted, or TLS with it failed."""
+
+    host: str
+    provider: str
+    reason: str
+    """Bounded word: `untrusted`, `hostname`, `expired`, `timeout`, `closed`, `other`."""
+    detail: str = ""
+
+
+class PassthroughStarted(_Observation, tag="passthrough_started"):
+    """A decrypted request to an endpoint that is not intercepted."""
+
+    request_id: str
+    provider: str
+    method: str
+    route: str
+    """The endpoint's pattern from the provider facts, `other` for what no pattern names. Bounded."""
+
+
+class PassthroughEnded(_Observation, tag="passthrough_ended"):
+    """Its answer ended, or will never come. Exactly once for each PassthroughStarted."""
+
+    request_id: str
+    provider: str
+    status_code: int
+    """The provider's status; 499 when the client left before an answer began, 502 when the upstream failed to answer."""
+
+
+class InterceptionStarted(_Observation, tag="interception_started"):
+    """The head of a request to an intercepted endpoint was seen."""
+
+    interception_id: str
+    provider: str
+    provider_type: str
+    api: str
+    """`anthropic.messages`, `openai.chat_completions`, `openai.responses`, …."""
+    method: str
+    route: str
+    host: str
+    principal_id: str
+    principal_name: str
+    principal_groups: tuple[str, ...] = ()
+    client: str = "Unknown"
+    client_version: str = ""
+    user_agent: str = ""
+    credential_kind: str = "byok"
+    """`byok` or `centralized`."""
+    credential_hint: str = ""
+    """Masked, at most 15 characters."""
+    client_request_id: str = ""
+    """What the client itself calls this request, equal for its retries."""
+    connection_id: str = ""
+
+
+class InterceptionDescribed(_Observation, tag="interception_described"):
+    """What the request's body says; defaults where it could not be read."""
+
+    interception_id: str
+    request_model: str
+    streaming: bool = False
+    client_session_id: str = ""
+    correlating_tool_call_id: str = ""
+    prompt: str | None = None
+    """The last user prompt; None when there is none or `recording.content` is `metadata`."""
+    has_prompt: bool = False
+    """Whether there was a non-empty prompt, kept or not."""
+    anomaly: str = ""
+    """Why the body was not understood; empty when it was."""
+    metadata: dict[str, str] = {}
+
+
+class ResponseProgressed(_Observation, tag="response_progressed"):
+    """First usage of a response that is still arriving, kept in case we die before its end."""
+
+    interception_id: str
+    response_id: str = ""
+    response_model: str = ""
+    usage: TokenUsage = TokenUsage()
+
+
+class ToolCalled(_Observation, tag="tool_called"):
+    """The model called a tool and its arguments are complete (or the response ended before they were)."""
+
+    interception_id: str
+    tool: str
+    position: int
+    """Order within the response, from 0; with the interception it identifies the call."""
+    call_id: str = ""
+    item_id: str = ""
+    tool_kind: ToolKind = ToolKind.FUNCTION
+    arguments: str | None = None
+    """JSON text, or free text for a custom tool; None when not kept."""
+    truncated: bool = False
+    """Whether the response ended, or a limit was met, before the arguments were complete."""
+    server_url: str = ""
+    response_id: str = ""
+
+
+class ThoughtRecorded(_Observation, tag="thought_recorded"):
+    """A piece of the model's reasoning is complete."""
+
+    interception_id: str
+    position: int
+    source: ThoughtSource
+    content: str
+
+
+class InterceptionEnded(_Observation, tag="interception_ended"):
+    """The one end of an interception."""
+
+    interception_id: str
+    outcome: Outcome
+    usage_source: UsageSource
+    usage: TokenUsage = TokenUsage()
+    status_code: int = 0
+    """The provider's status; 499 when the client left before an answer began, 502 when the upstream failed to answer."""
+    response_id: str = ""
+    response_model: str = ""
+    finish_reason: str = ""
+    error_type: ErrorType | None = None
+    error_message: str = ""
+    anomaly: str = ""
+    """Why the response was not understood; empty when it was."""
+    request_bytes: int = 0
+    """Body bytes as they were on the wire, content-coded."""
+    response_bytes: int = 0
+    first_byte_seconds: float | None = None
+    """From the request head to the first byte of the response."""
+    first_output_seconds: float | None = None
+    """From the request head to the first text, reasoning or tool call of a streamed response."""
+    duration_seconds: float = 0.0
+    output_characters: int = 0
+    metadata: dict[str, str] = {}
+
+
+class UnknownEventsSeen(_Observation, tag="unknown_events_seen"):
+    """A response held things its parser does not know."""
+
+    provider: str
+    api: str
+    counts: dict[str, int]
+    """By kind; bounded in number and length by the sender."""
+
+
+class RecordsLost(_Observation, tag="records_lost"):
+    """The journal could not be written; so many observations are gone."""
+
+    count: int
+
+
+Observation = (
+    WorkerStarted
+    | ConnectDecided
+    | TunnelClosed
+    | ClientTlsFailed
+    | UpstreamTlsFailed
+    | PassthroughStarted
+    | PassthroughEnded
+    | InterceptionStarted
+    | InterceptionDescribed
+    | ResponseProgressed
+    | ToolCalled
+    | ThoughtRecorded
+    | InterceptionEnded
+    | UnknownEventsSeen
+    | RecordsLost
+)

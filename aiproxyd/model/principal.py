@@ -1,0 +1,28 @@
+"""Who is charged."""
+
+import uuid
+
+import msgspec
+
+# Users of the configuration file have no row of their own before they are seen: their id is derived from the name, so that
+# every daemon derives the same one.
+_USER_NAMESPACE = uuid.UUID("6d0c9d0e-1f9c-5bb1-8a5e-3a1a0b6f2c11")
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """The user who is charged, and how we know."""
+
+    id: str
+    """A UUID."""
+    name: str
+    groups: tuple[str, ...] = ()
+    evidence: str = "token"
+    """How we know: `token`, `none` (authentication is off), and later `coder`, `jwt`, `network`."""
+
+
+def id_of_name(name: str) -> str:
+    """Return the UUID of a user who is known by name alone."""
+    return str(uuid.uuid5(_USER_NAMESPACE, name))
+
+
+ANONYMOUS = Principal(id=id_of_name("anonymous"), name="anonymous", evidence="none")

@@ -1,0 +1,1 @@
+"""Floor 3: the database. The only folder that knows SQLAlchemy."""
