@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from aiproxyd.model.authority import Authority
+from aiproxyd.model.endpoint import PASSTHROUGH, Endpoint
 
 
 class ProviderStatus(enum.StrEnum):
@@ -17,16 +18,6 @@ class ProviderStatus(enum.StrEnum):
     ERROR = "error"
     PROXY_EXCLUDED = "proxy_excluded"
     """Another provider, earlier by name, claims the same host."""
-
-
-class Endpoint(msgspec.Struct, frozen=True):
-    """Requests of some methods to paths of some pattern."""
-
-    route: str
-    """The path pattern; `{}` stands for one segment, a final `*` for any rest. The `route` label of metrics."""
-    api: str = ""
-    """Name of the API that reads it; empty for a passthrough."""
-    methods: tuple[str, ...] = ("POST",)
 
 
 class Provider(msgspec.Struct, frozen=True):
@@ -76,9 +67,6 @@ class ProviderTable:
     def by_name(self, name: str) -> Provider | None:
         """Return the provider named `name`, or None."""
         return next((provider for provider in self.providers if provider.name == name), None)
-
-
-PASSTHROUGH = Endpoint(route="other")
 
 
 def find_endpoint(provider: Provider, method: str, path: str) -> Endpoint:

@@ -57,7 +57,7 @@ def default_data_dir() -> Path:
     return (Path(state) if state else Path.home() / ".local" / "state") / "aiproxyd"
 
 
-def restart(default: Any, **kwargs: Any) -> Any:  # noqa: ANN401  (pydantic's Field is as loose)
+def restart(default: Any, **kwargs: Any) -> Any:
     """Return a field that is read once, at start."""
     return Field(default, json_schema_extra={"reload": "restart"}, **kwargs)
 
@@ -178,7 +178,7 @@ class DecryptConfig(Section):
 
     engine: Literal["relay", "mitmproxy"] = restart("relay")
     """`relay`: below HTTP, bytes as they came; `mitmproxy`: mitmproxy's HTTP layers. HTTP/2 always takes the latter."""
-    http2: bool = restart(False)  # noqa: FBT003
+    http2: bool = restart(False)
     """Whether clients may negotiate HTTP/2."""
     client_tls_timeout_seconds: float = Field(15.0, gt=0)
     """For the client's TLS handshake."""

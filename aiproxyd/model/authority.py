@@ -45,7 +45,7 @@ def parse_authority(text: str, *, default_port: int | None = None) -> Authority:
         port_text = rest[1:]
         host = _address(host, 6, refusal)
     else:
-        host, colon, port_text = text.partition(":")
+        host, _, port_text = text.partition(":")
         host = host.lower().removesuffix(".")
         if not _HOST.match(host) or ":" in port_text:
             raise ValueError(refusal)

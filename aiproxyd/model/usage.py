@@ -4,6 +4,8 @@
 them. Cache reads and writes stand beside it. Reasoning tokens are a part of `output_tokens`.
 """
 
+import math
+
 import msgspec
 
 # No single response reports more; larger figures are a provider's mistake or an attack (coder's store refuses them too).
@@ -54,4 +56,4 @@ def token_count(value: object) -> int:
     """Return `value` as a count in 0..MAX_TOKENS; anything that is no such number counts as 0."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return 0
-    return max(0, min(int(value), MAX_TOKENS)) if value == value and abs(value) != float("inf") else 0
+    return max(0, min(int(value), MAX_TOKENS)) if math.isfinite(value) else 0

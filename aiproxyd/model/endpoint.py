@@ -1,0 +1,17 @@
+"""Which requests of a provider mean what."""
+
+import msgspec
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """Requests of some methods to paths of some pattern."""
+
+    route: str
+    """The path pattern; `{}` stands for one segment, a final `*` for any rest. The `route` label of metrics."""
+    api: str = ""
+    """Name of the API that reads it; empty for a passthrough."""
+    methods: tuple[str, ...] = ("POST",)
+
+
+PASSTHROUGH = Endpoint(route="other")
+"""What a request is that no endpoint of its provider names."""
