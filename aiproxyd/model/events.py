@@ -39,20 +39,20 @@ class _Event(msgspec.Struct, frozen=True):
     pass
 
 
-class ResponseStarted(_Event):
+class ResponseStarted(_Event, frozen=True):
     """The response has an id, or a model that answers; either may be empty. May come again with more."""
 
     response_id: str = ""
     response_model: str = ""
 
 
-class TextDelta(_Event):
+class TextDelta(_Event, frozen=True):
     """So many characters of visible answer text arrived."""
 
     characters: int
 
 
-class ReasoningDelta(_Event):
+class ReasoningDelta(_Event, frozen=True):
     """A piece of reasoning text. Pieces with one `index` belong together until its ReasoningEnded."""
 
     index: int
@@ -60,13 +60,13 @@ class ReasoningDelta(_Event):
     text: str
 
 
-class ReasoningEnded(_Event):
+class ReasoningEnded(_Event, frozen=True):
     """The reasoning `index` is complete. Optional: the end of the response ends every reasoning."""
 
     index: int
 
 
-class ToolCallStarted(_Event):
+class ToolCallStarted(_Event, frozen=True):
     """A tool call began. `index` is unique within the response."""
 
     index: int
@@ -77,20 +77,20 @@ class ToolCallStarted(_Event):
     server_url: str = ""
 
 
-class ToolCallDelta(_Event):
+class ToolCallDelta(_Event, frozen=True):
     """A piece of the arguments of tool call `index`: JSON text, or free text for a custom tool."""
 
     index: int
     fragment: str
 
 
-class ToolCallEnded(_Event):
+class ToolCallEnded(_Event, frozen=True):
     """The tool call `index` is complete. Optional: the end of the response ends every call."""
 
     index: int
 
 
-class UsageReported(_Event):
+class UsageReported(_Event, frozen=True):
     """The provider's figures so far. Each report replaces the one before: a parser merges what its API spreads."""
 
     usage: TokenUsage
@@ -100,21 +100,21 @@ class UsageReported(_Event):
     """Facts beside the figures, such as `service_tier`."""
 
 
-class ProviderErrorReported(_Event):
+class ProviderErrorReported(_Event, frozen=True):
     """The provider reported an error in a body or inside a stream."""
 
     error_type: ErrorType
     message: str
 
 
-class UnknownEvent(_Event):
+class UnknownEvent(_Event, frozen=True):
     """Something the parser does not know. Counted, never an error."""
 
     kind: str
     """The provider's own word, such as `event:foo`, `block:bar`, `item:baz`."""
 
 
-class ResponseEnded(_Event):
+class ResponseEnded(_Event, frozen=True):
     """The provider said that the response is over; a stream cut before this is not complete."""
 
     finish_reason: str = ""

@@ -19,14 +19,14 @@ class _Observation(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="o
     """Unix time in seconds when it was seen."""
 
 
-class WorkerStarted(_Observation, tag="worker_started"):
+class WorkerStarted(_Observation, frozen=True, omit_defaults=True, kw_only=True, tag="worker_started"):
     """First line of a worker's journal."""
 
     worker_id: str
     pid: int
 
 
-class ConnectDecided(_Observation, tag="connect_decided"):
+class ConnectDecided(_Observation, frozen=True, omit_defaults=True, kw_only=True, tag="connect_decided"):
     """A CONNECT, or a plain forward request, got its verdict (and for DECRYPT and TUNNEL its upstream connection)."""
 
     action: Action
@@ -44,7 +44,7 @@ class ConnectDecided(_Observation, tag="connect_decided"):
     """Time to resolve and connect upstream."""
 
 
-class TunnelClosed(_Observation, tag="tunnel_closed"):
+class TunnelClosed(_Observation, frozen=True, omit_defaults=True, kw_only=True, tag="tunnel_closed"):
     """A tunnel ended."""
 
     host: str
@@ -56,7 +56,7 @@ class TunnelClosed(_Observation, tag="tunnel_closed"):
     duration_seconds: float = 0.0
 
 
-class ClientTlsFailed(_Observation, tag="client_tls_failed"):
+class ClientTlsFailed(_Observation, frozen=True, omit_defaults=True, kw_only=True, tag="client_tls_failed"):
     """A client did not complete TLS with us, most often because it does not trust our CA."""
 
     host: str
@@ -65,7 +65,7 @@ class ClientTlsFailed(_Observation, tag="client_tls_failed"):
     detail: str = ""
 
 
-class UpstreamTlsFailed(_Observation, tag="upstream_tls_failed"):
+class UpstreamTlsFailed(_Observation, frozen=True, omit_defaults=True, kw_only=True, tag="upstream_tls_failed"):
     """A provider's certificate was not accepted, or TLS with it failed."""
 
     host: str
@@ -75,7 +75,7 @@ class UpstreamTlsFailed(_Observation, tag="upstream_tls_failed"):
     detail: str = ""
 
 
-class PassthroughStarted(_Observation, tag="passthrough_started"):
+class PassthroughStarted(_Observation, frozen=True, omit_defaults=True, kw_only=True, tag="passthrough_started"):
     """A decrypted request to an endpoint that is not intercepted."""
 
     request_id: str
@@ -85,7 +85,7 @@ class PassthroughStarted(_Observation, tag="passthrough_started"):
     """The endpoint's pattern from the provider facts, `other` for what no pattern names. Bounded."""
 
 
-class PassthroughEnded(_Observation, tag="passthrough_ended"):
+class PassthroughEnded(_Observation, frozen=True, omit_defaults=True, kw_only=True, tag="passthrough_ended"):
     """Its answer ended, or will never come. Exactly once for each PassthroughStarted."""
 
     request_id: str
@@ -94,7 +94,7 @@ class PassthroughEnded(_Observation, tag="passthrough_ended"):
     """The provider's status; 499 when the client left before an answer began, 502 when the upstream failed to answer."""
 
 
-class InterceptionStarted(_Observation, tag="interception_started"):
+class InterceptionStarted(_Observation, frozen=True, omit_defaults=True, kw_only=True, tag="interception_started"):
     """The head of a request to an intercepted endpoint was seen."""
 
     interception_id: str
@@ -120,7 +120,7 @@ class InterceptionStarted(_Observation, tag="interception_started"):
     connection_id: str = ""
 
 
-class InterceptionDescribed(_Observation, tag="interception_described"):
+class InterceptionDescribed(_Observation, frozen=True, omit_defaults=True, kw_only=True, tag="interception_described"):
     """What the request's body says; defaults where it could not be read."""
 
     interception_id: str
@@ -137,7 +137,7 @@ class InterceptionDescribed(_Observation, tag="interception_described"):
     metadata: dict[str, str] = {}
 
 
-class ResponseProgressed(_Observation, tag="response_progressed"):
+class ResponseProgressed(_Observation, frozen=True, omit_defaults=True, kw_only=True, tag="response_progressed"):
     """First usage of a response that is still arriving, kept in case we die before its end."""
 
     interception_id: str
@@ -146,7 +146,7 @@ class ResponseProgressed(_Observation, tag="response_progressed"):
     usage: TokenUsage = TokenUsage()
 
 
-class ToolCalled(_Observation, tag="tool_called"):
+class ToolCalled(_Observation, frozen=True, omit_defaults=True, kw_only=True, tag="tool_called"):
     """The model called a tool and its arguments are complete (or the response ended before they were)."""
 
     interception_id: str
@@ -164,7 +164,7 @@ class ToolCalled(_Observation, tag="tool_called"):
     response_id: str = ""
 
 
-class ThoughtRecorded(_Observation, tag="thought_recorded"):
+class ThoughtRecorded(_Observation, frozen=True, omit_defaults=True, kw_only=True, tag="thought_recorded"):
     """A piece of the model's reasoning is complete."""
 
     interception_id: str
@@ -173,7 +173,7 @@ class ThoughtRecorded(_Observation, tag="thought_recorded"):
     content: str
 
 
-class InterceptionEnded(_Observation, tag="interception_ended"):
+class InterceptionEnded(_Observation, frozen=True, omit_defaults=True, kw_only=True, tag="interception_ended"):
     """The one end of an interception."""
 
     interception_id: str
@@ -201,7 +201,7 @@ class InterceptionEnded(_Observation, tag="interception_ended"):
     metadata: dict[str, str] = {}
 
 
-class UnknownEventsSeen(_Observation, tag="unknown_events_seen"):
+class UnknownEventsSeen(_Observation, frozen=True, omit_defaults=True, kw_only=True, tag="unknown_events_seen"):
     """A response held things its parser does not know."""
 
     provider: str
@@ -210,7 +210,7 @@ class UnknownEventsSeen(_Observation, tag="unknown_events_seen"):
     """By kind; bounded in number and length by the sender."""
 
 
-class RecordsLost(_Observation, tag="records_lost"):
+class RecordsLost(_Observation, frozen=True, omit_defaults=True, kw_only=True, tag="records_lost"):
     """The journal could not be written; so many observations are gone."""
 
     count: int
