@@ -1,0 +1,113 @@
+"""The channel between control and one worker: framed messages over a Unix socket pair.
+
+Not the way of observations (the journal is) and never in the way of bytes. Down go the configuration, answers and the order to
+drain; up come questions. When the other side is gone, `receive` returns None and every open question fails.
+
+A message is its length in four bytes, big endian, and a JSON object tagged `m`.
+"""
+
+import asyncio
+import socket
+import struct
+
+import msgspec
+
+from aiproxyd.model.principal import Principal
+
+_LENGTH = struct.Struct(">I")
+# A configuration with thousands of users and providers stays far below it; anything larger is a broken peer.
+MAX_MESSAGE_BYTES = 16 << 20
+
+
+class _Message(msgspec.Struct, frozen=True, tag_field="m"):
+    pass
+
+
+class Configure(_Message, frozen=True, tag="configure"):
+    """Down: use this configuration from now on. The first message a worker gets."""
+
+    config: msgspec.Raw
+    """The JSON of a `Config`, without what workers have no use for."""
+
+
+class JournalLimit(_Message, frozen=True, tag="journal_limit"):
+    """Down: whether the journal of all workers together exceeds its limit."""
+
+    exceeded: bool
+
+
+class Drain(_Message, frozen=True, tag="drain"):
+    """Down: stop accepting, let responses finish for so many seconds, then exit. A second one with 0 closes at once."""
+
+    timeout_seconds: float
+
+
+class Answer(_Message, frozen=True, tag="answer"):
+    """Down: whose credential it is."""
+
+    question: int
+    principal: Principal | None = None
+    failure: str = ""
+    """Why nobody could be asked; then `principal` means nothing."""
+
+
+class Forget(_Message, frozen=True, tag="forget"):
+    """Down: drop every remembered answer; a user was added or revoked."""
+
+
+class Ready(_Message, frozen=True, tag="ready"):
+    """Up: the worker accepts connections."""
+
+
+class Rejected(_Message, frozen=True, tag="rejected"):
+    """Up: the configuration could not be used; the one before stays."""
+
+    reason: str
+
+
+class Authenticate(_Message, frozen=True, tag="authenticate"):
+    """Up: whose credential is this?"""
+
+    question: int
+    credential: str
+
+
+Message = Configure | JournalLimit | Drain | Answer | Forget | Ready | Rejected | Authenticate
+
+_decoder = msgspec.json.Decoder(Message)
+_encoder = msgspec.json.Encoder()
+
+
+class Channel:
+    """One end of the pair. Messages are sent and received in order."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def open(cls, end: socket.socket) -> "Channel":
+        """Return the channel over one end of a stream socket pair; it owns `end` from now on."""
+        end.setblocking(False)
+        reader, writer = await asyncio.open_unix_connection(sock=end)
+        return cls(reader, writer)
+
+    def send(self, message: Message) -> None:
+        """Send `message`; without effect once the other side is gone."""
+        if not self._writer.is_closing():
+            body = _encoder.encode(message)
+            self._writer.write(_LENGTH.pack(len(body)) + body)
+
+    async def receive(self) -> Message | None:
+        """Return the next message, or None when the other side is gone or talks nonsense."""
+        try:
+            (length,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))
+            if length > MAX_MESSAGE_BYTES:
+                return None
+            return _decoder.decode(await self._reader.readexactly(length))
+        except (asyncio.IncompleteReadError, ConnectionError, msgspec.DecodeError):
+            return None
+
+    def close(self) -> None:
+        """Close this end; the other side's `receive` returns None."""
+        self._writer.close()
