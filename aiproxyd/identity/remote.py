@@ -1,0 +1,84 @@
+"""A worker's side of authentication: asks control over the channel and remembers both answers for a short time.
+
+Fails closed: without an answer there is an error, never a principal.
+"""
+
+import asyncio
+import hashlib
+import itertools
+import time
+from collections import OrderedDict
+
+from aiproxyd.channel import Answer, Authenticate, Channel
+from aiproxyd.exceptions import AiproxydError
+from aiproxyd.model.principal import Principal
+
+# A guess a second for two hours fills it; an entry is about 200 bytes, so it stays below 2 MB.
+MAX_REMEMBERED_ANSWERS = 8192
+
+# Control answers from memory or one indexed look-up; when it takes longer it is not healthy.
+ANSWER_TIMEOUT_SECONDS = 10.0
+
+
+class RemoteIdentity:
+    """Answers `authenticate` from memory or from control."""
+
+    def __init__(self, channel: Channel, *, cache_seconds: float) -> None:
+        self.cache_seconds = cache_seconds
+        self._channel = channel
+        self._questions = itertools.count(1)
+        self._open: dict[int, asyncio.Future[Principal | None]] = {}
+        self._asked: dict[bytes, asyncio.Future[Principal | None]] = {}
+        # Keyed by digest, so that a memory dump of a worker holds no token it is not using right then.
+        self._remembered: OrderedDict[bytes, tuple[float, Principal | None]] = OrderedDict()
+
+    async def authenticate(self, credential: str) -> Principal | None:
+        """Return whose credential it is, or None when it is nobody's.
+
+        Raises:
+            AiproxydError: Nobody could be asked; the caller refuses.
+        """
+        digest = hashlib.sha256(credential.encode("utf-8", "surrogateescape")).digest()
+        remembered = self._remembered.get(digest)
+        if remembered is not None and remembered[0] > time.monotonic():
+            return remembered[1]
+        answer = self._asked.get(digest)
+        if answer is None:
+            # One question for however many connections wait for the same answer.
+            question = next(self._questions)
+            answer = asyncio.get_running_loop().create_future()
+            answer.add_done_callback(lambda _: (self._open.pop(question, None), self._asked.pop(digest, None)))
+            self._open[question] = self._asked[digest] = answer
+            answer.get_loop().call_later(ANSWER_TIMEOUT_SECONDS, self._fail, question, "control did not answer in time")
+            self._channel.send(Authenticate(question=question, credential=credential))
+        principal = await asyncio.shield(answer)
+        self._remembered[digest] = (time.monotonic() + self.cache_seconds, principal)
+        self._remembered.move_to_end(digest)
+        if len(self._remembered) > MAX_REMEMBERED_ANSWERS:
+            self._remembered.popitem(last=False)
+        return principal
+
+    def answered(self, answer: Answer) -> None:
+        """Take control's answer."""
+        if answer.failure:
+            self._fail(answer.question, answer.failure)
+            return
+        waiting = self._open.get(answer.question)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answer.principal)
+
+    def forget(self) -> None:
+        """Drop every remembered answer."""
+        self._remembered.clear()
+
+    def lose_control(self) -> None:
+        """Fail every open question: control is gone."""
+        for question in list(self._open):
+            self._fail(question, "control is gone")
+
+    def _fail(self, question: int, reason: str) -> None:
+        waiting = self._open.get(question)
+        if waiting is not None and not waiting.done():
+            waiting.set_exception(AiproxydError(f"the credential could not be checked: {reason}"))
+            # Marks it as seen, for the case that its client left meanwhile.
+            waiting.exception()
