@@ -66,7 +66,7 @@ class Rejected(_Message, frozen=True, tag="rejected"):
 
 
 class Authenticate(_Message, frozen=True, tag="authenticate"):
-    """Up: whose credential is this?"""
+    """Up: a question for the owner of a credential."""
 
     question: int
     credential: str
@@ -74,7 +74,7 @@ class Authenticate(_Message, frozen=True, tag="authenticate"):
 
 Message = Configure | JournalLimit | Drain | Answer | Forget | Ready | Rejected | Authenticate
 
-_decoder = msgspec.json.Decoder(Message)
+_decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 _encoder = msgspec.json.Encoder()
 
 

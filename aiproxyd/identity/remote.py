@@ -38,7 +38,10 @@ class RemoteIdentity:
         Raises:
             AiproxydError: Nobody could be asked; the caller refuses.
         """
-        digest = hashlib.sha256(credential.encode("utf-8", "surrogateescape")).digest()
+        try:
+            digest = hashlib.sha256(credential.encode()).digest()
+        except UnicodeEncodeError:
+            return None  # bytes that are no text: no token was ever made like that
         remembered = self._remembered.get(digest)
         if remembered is not None and remembered[0] > time.monotonic():
             return remembered[1]
