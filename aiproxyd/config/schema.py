@@ -7,6 +7,7 @@ Lower floors never see `Config`: they get the frozen parameter types of their ow
 import ipaddress
 import os
 import re
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -326,3 +327,21 @@ class Config(Section):
         if self.store.url is not None:
             return self.store.url.get_secret_value()
         return f"sqlite+aiosqlite:///{self.data_dir / 'aiproxyd.sqlite3'}"
+
+    def for_workers(self) -> bytes:
+        """Return the JSON of what workers need; `Config` reads it back. No admin token, no store, no users."""
+        return self.model_dump_json(exclude={"admin": True, "store": True, "auth": {"users"}}).encode()
+
+
+def restart_fields_changed(old: Config, new: Config) -> list[str]:
+    """Return the dotted names of the changed settings that only a restart applies."""
+    return list(_restart_fields_changed("", old, new))
+
+
+def _restart_fields_changed(prefix: str, old: BaseModel, new: BaseModel) -> Iterator[str]:
+    for name, field in type(old).model_fields.items():
+        before, after = getattr(old, name), getattr(new, name)
+        if isinstance(before, BaseModel) and isinstance(after, BaseModel):
+            yield from _restart_fields_changed(f"{prefix}{name}.", before, after)
+        elif before != after and field.json_schema_extra == {"reload": "restart"}:
+            yield f"{prefix}{name}"

@@ -1,0 +1,296 @@
+"""The control process: owns configuration, CA, store, metrics, admin server and listening sockets, and runs the workers.
+
+It never sees a client's byte. When it dies the workers finish their streams; what they recorded waits in the journal for the
+next control process.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from aiproxyd.api.app import create_app
+from aiproxyd.api.server import AdminServer
+from aiproxyd.ca.authority import CertificateAuthority, load_or_create
+from aiproxyd.classify import ProviderStatus, ProviderTable
+from aiproxyd.config.loader import load
+from aiproxyd.config.providers import provider_table
+from aiproxyd.config.schema import Config, restart_fields_changed
+from aiproxyd.exceptions import AiproxydError, ConfigError, StorageError
+from aiproxyd.fold import Fold
+from aiproxyd.identity.users import Identity, ensure_first_user
+from aiproxyd.journal.segments import has_live_worker, journal_bytes
+from aiproxyd.storage.store import Store
+from aiproxyd.supervisor import Supervisor
+from aiproxyd.telemetry.metrics import MetricsSink
+
+log = structlog.get_logger("aiproxyd.control")
+
+# Workers of a control process that died hold its ports until they notice, a few milliseconds later.
+BIND_RETRY_SECONDS = 5.0
+
+LISTEN_BACKLOG = 4096
+
+# How often the journal's size and the store's health are looked at.
+WATCH_INTERVAL_SECONDS = 1.0
+
+# After the workers are gone, how long the store may take to catch up before the rest waits for the next start.
+CATCH_UP_SECONDS = 20.0
+
+
+class Control:
+    """The whole daemon but for the workers' insides."""
+
+    def __init__(self, config: Config, *, config_path: Path | None, environ: Mapping[str, str]) -> None:
+        self.config = config
+        self.first_user: tuple[str, str | None] = ("", None)
+        """Name and, when it is known, token of the user whose lines are printed at start."""
+        self._config_path = config_path
+        self._environ = environ
+        self._stop_requests = 0
+        self._stop = asyncio.Event()
+
+    async def run(self, announce: Callable[["Control"], None]) -> None:
+        """Start everything, call `announce`, and serve until `request_stop`.
+
+        Raises:
+            AiproxydError: Something could not start; what had started is stopped again.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            await self._start(stack)
+            announce(self)
+            await self._stop.wait()
+            log.info("stopping", drain_timeout_seconds=self.config.drain_timeout_seconds)
+
+    def request_stop(self) -> None:
+        """Drain and stop; a second request closes what is still open."""
+        self._stop_requests += 1
+        self._stop.set()
+        if self._stop_requests > 1:
+            asyncio.ensure_future(self._supervisor.stop(0))  # noqa: RUF006  (the first stop waits for the same workers)
+
+    @property
+    def listen(self) -> list[str]:
+        """Where the proxy listens, with the ports that were assigned for 0."""
+        return [_name_of(socket_) for socket_ in self._sockets]
+
+    @property
+    def admin_listen(self) -> str:
+        """Where the admin server listens."""
+        return _name_of(self._admin_socket)
+
+    async def _start(self, stack: contextlib.AsyncExitStack) -> None:
+        config = self.config
+        _own_folder(config.data_dir)
+        stack.enter_context(_sole_control(config.data_dir))
+        journal = config.data_dir / "journal"
+        _own_folder(journal)
+        self._ca = load_or_create(config.ca, config.data_dir)
+        self._store = await Store.open(config.store_url)
+        stack.push_async_callback(self._store.close)
+        self._identity = Identity(config.auth.users, self._store)
+        self.first_user = await ensure_first_user(self._store, config)
+        self._table = provider_table(config)
+        _warn_about(self._table)
+
+        self._admin_socket = _listen(config.admin.listen)
+        stack.callback(self._admin_socket.close)
+        self._sockets = []
+        for address in config.listen:
+            self._sockets.append(await _listen_after_orphans(address, journal))
+            stack.callback(self._sockets[-1].close)
+
+        registry = CollectorRegistry()
+        self._metrics = MetricsSink(registry)
+        self._metrics.set_ca_expiry(self._ca.not_after.timestamp())
+        self._apply_providers(self._table)
+        self._fold = Fold(journal, self._store, [self._metrics], await self._store.positions())
+        self._fold.on_store_write = self._metrics.store_written
+        self._fold.on_store_error = self._metrics.store_failed
+        self._metrics_registry = registry
+
+        admin = AdminServer(create_app(self), self._admin_socket)
+        await admin.start()
+        stack.push_async_callback(admin.stop)
+
+        self._supervisor = Supervisor(listen=self._sockets, config=config.for_workers(), authenticate=self._identity.authenticate)
+        stack.push_async_callback(self._finish)
+        self._fold.start()
+        await self._supervisor.start(config.workers or len(os.sched_getaffinity(0)))
+        watch = asyncio.ensure_future(self._watch(journal))
+        stack.callback(watch.cancel)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.request_stop)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+
+    async def _finish(self) -> None:
+        """Drain the workers and fold what they wrote last."""
+        await self._supervisor.stop(0 if self._stop_requests > 1 else self.config.drain_timeout_seconds)
+        await self._fold.finish(CATCH_UP_SECONDS)
+        with contextlib.suppress(FileNotFoundError):
+            (self.config.data_dir / "run.json").unlink()
+
+    # The admin server asks for these.
+
+    @property
+    def metrics_registry(self) -> CollectorRegistry:
+        """Every metric of the daemon."""
+        return self._metrics_registry
+
+    @property
+    def token(self) -> str | None:
+        """The admin bearer token, None when none is asked for."""
+        return self.config.admin.token.get_secret_value() if self.config.admin.token else None
+
+    def ca_pem(self) -> bytes:
+        """The certificate that clients are to trust."""
+        return self._ca.certificate_pem
+
+    def readiness(self) -> dict[str, tuple[bool, str]]:
+        """Every condition of readiness, with a word about its state."""
+        ready = self._supervisor.ready_workers
+        enabled = sum(provider.status is ProviderStatus.ENABLED for provider in self._table.providers)
+        stopping = self._stop.is_set()
+        return {
+            "store": (not self._fold.store_error, self._fold.store_error or "reachable"),
+            "providers": (True, f"{enabled} of {len(self._table.providers)} enabled"),
+            "workers": (ready > 0 and not stopping, "draining" if stopping else f"{ready} ready"),
+            "journal": (not self._journal_exceeded, "over its limit" if self._journal_exceeded else "within its limit"),
+        }
+
+    # Reload.
+
+    def reload(self) -> None:
+        """Read the configuration again and use it; keep the old one if there is any mistake in it."""
+        self._metrics.reload_attempted(time.time())
+        try:
+            config = load(self._config_path, self._environ)
+            table = provider_table(config)
+        except ConfigError as exc:
+            log.error("configuration not reloaded, the old one stays", error=str(exc))
+            return
+        for name in restart_fields_changed(self.config, config):
+            log.warning("a changed setting needs a restart", setting=name)
+        self.config = config
+        self._identity.configure(config.auth.users)
+        self._supervisor.configure(config.for_workers())
+        self._supervisor.forget_answers()
+        self._apply_providers(table)
+        log.info("configuration reloaded", providers=len(table.providers))
+
+    def _apply_providers(self, table: ProviderTable) -> None:
+        self._table = table
+        _warn_about(table)
+        self._metrics.reload_attempted(time.time())
+        self._metrics.set_providers(table)
+        self._metrics.reload_succeeded(time.time())
+
+    # Watching.
+
+    _journal_exceeded = False
+
+    async def _watch(self, journal: Path) -> None:
+        """Keep run.json, the journal limit and the gauges of control's own state up to date."""
+        written = ""
+        while True:
+            size = journal_bytes(journal)
+            self._journal_exceeded = size > self.config.recording.journal_max_bytes
+            self._supervisor.limit_journal(exceeded=self._journal_exceeded)
+            self._metrics.set_journal(size, self._fold.lag_seconds)
+            self._metrics.set_workers(self._supervisor.ready_workers, self._supervisor.restarts)
+            described = json.dumps(
+                {
+                    "pid": os.getpid(),
+                    "listen": self.listen,
+                    "admin": self.admin_listen,
+                    "workers": self._supervisor.pids,
+                }
+            )
+            if described != written:
+                written = described
+                _replace(self.config.data_dir / "run.json", described + "\n")
+            await asyncio.sleep(WATCH_INTERVAL_SECONDS)
+
+
+def _own_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise AiproxydError(f"{folder} cannot be used as data_dir: {exc.strerror}") from exc
+
+
+@contextlib.contextmanager
+def _sole_control(data_dir: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    """Hold the lock that keeps a second daemon off the same folder."""
+    try:
+        lock = os.open(data_dir / "control.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise AiproxydError(f"{data_dir} cannot be used as data_dir: {exc.strerror}") from exc
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AiproxydError(f"another aiproxyd uses {data_dir}; stop it or set another data_dir") from None
+        yield
+    finally:
+        os.close(lock)
+
+
+def _listen(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host or not host else socket.AF_INET
+    socket_ = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        socket_.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            socket_.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1 if host else 0)
+        socket_.bind((host or "::", int(port)))
+        socket_.listen(LISTEN_BACKLOG)
+    except OSError as exc:
+        socket_.close()
+        raise AiproxydError(f"cannot listen on {address}: {exc.strerror}") from exc
+    socket_.setblocking(False)
+    return socket_
+
+
+async def _listen_after_orphans(address: str, journal: Path) -> socket.socket:
+    """Listen on `address`; while workers of a dead control process still hold it, wait for them."""
+    deadline = time.monotonic() + BIND_RETRY_SECONDS
+    while True:
+        try:
+            return _listen(address)
+        except AiproxydError:
+            if time.monotonic() > deadline or not has_live_worker(journal):
+                raise
+        await asyncio.sleep(0.05)
+
+
+def _name_of(socket_: socket.socket) -> str:
+    host, port = socket_.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def _warn_about(table: ProviderTable) -> None:
+    for provider in table.providers:
+        if provider.status in {ProviderStatus.ERROR, ProviderStatus.PROXY_EXCLUDED}:
+            log.warning("a provider is not in use", provider=provider.name, status=provider.status, reason=provider.reason)
+
+
+__all__ = ["CertificateAuthority", "Control", "StorageError"]

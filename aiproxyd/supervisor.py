@@ -1,0 +1,252 @@
+"""Keeps the worker processes alive: starts them, talks with them, restarts what dies, drains them at the end.
+
+Not a judge of what they do: it only knows processes and channels.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+import structlog
+
+from aiproxyd.channel import (
+    Answer,
+    Authenticate,
+    Channel,
+    Configure,
+    Drain,
+    Forget,
+    JournalLimit,
+    Message,
+    Ready,
+    Rejected,
+)
+from aiproxyd.exceptions import AiproxydError
+from aiproxyd.model.principal import Principal
+
+log = structlog.get_logger("aiproxyd.supervisor")
+
+# A worker imports and listens within a second on an idle machine; a loaded one gets a minute.
+START_TIMEOUT_SECONDS = 60.0
+
+# First wait before a dead worker's successor starts, and the longest. It doubles with each early death.
+FIRST_BACKOFF_SECONDS = 0.1
+MAX_BACKOFF_SECONDS = 10.0
+
+# A worker that lived so long did not die of what killed the one before.
+HEALTHY_SECONDS = 30.0
+
+# Beyond its drain timeout a worker has so long to write its last observations.
+EXIT_GRACE_SECONDS = 3.0
+
+
+class WorkerProcess:
+    """One running worker."""
+
+    def __init__(self, worker_id: str, process: asyncio.subprocess.Process, channel: Channel) -> None:
+        self.worker_id = worker_id
+        self.process = process
+        self.channel = channel
+        self.is_ready = asyncio.Event()
+        self.started_at = time.monotonic()
+
+
+class Supervisor:
+    """All workers of a control process."""
+
+    def __init__(
+        self,
+        *,
+        listen: Sequence[socket.socket],
+        config: bytes,
+        authenticate: Callable[[str], Awaitable[Principal | None]],
+    ) -> None:
+        """Prepare; nothing runs before `start`.
+
+        Args:
+            listen: Bound, listening sockets that every worker inherits.
+            config: JSON of the configuration for workers.
+            authenticate: Answers whose credential it is; raises AiproxydError when nobody can tell.
+        """
+        self.restarts = 0
+        self._listen = listen
+        self._config = config
+        self._authenticate = authenticate
+        self._journal_limit_exceeded = False
+        self._workers: dict[int, WorkerProcess] = {}
+        self._keepers: list[asyncio.Task[None]] = []
+        self._answers: set[asyncio.Task[None]] = set()
+        self._is_stopping = False
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the live workers."""
+        return [worker.process.pid for worker in self._workers.values()]
+
+    @property
+    def ready_workers(self) -> int:
+        """How many workers accept connections."""
+        return sum(worker.is_ready.is_set() for worker in self._workers.values())
+
+    async def start(self, count: int) -> None:
+        """Start `count` workers and return when all accept connections.
+
+        Raises:
+            AiproxydError: One died or was not ready in time; the others are stopped.
+        """
+        for slot in range(count):
+            await self._spawn(slot)
+        waiting = [asyncio.ensure_future(self._wait_ready(worker)) for worker in self._workers.values()]
+        self._keepers = [asyncio.ensure_future(self._keep(slot)) for slot in range(count)]
+        try:
+            async with asyncio.timeout(START_TIMEOUT_SECONDS):
+                await asyncio.gather(*waiting)
+        except (TimeoutError, AiproxydError) as exc:
+            await self.stop(0)
+            raise AiproxydError(f"a worker could not start: {exc or 'it was not ready in time'}; see the log above") from exc
+        finally:
+            for wait in waiting:
+                wait.cancel()
+
+    def configure(self, config: bytes) -> None:
+        """Send a new configuration to every worker, and to those that start later."""
+        self._config = config
+        self._tell(Configure(config=msgspec.Raw(config)))
+
+    def forget_answers(self) -> None:
+        """Make every worker ask again for every credential."""
+        self._tell(Forget())
+
+    def limit_journal(self, *, exceeded: bool) -> None:
+        """Tell the workers whether the journal exceeds its limit; only a change is sent."""
+        if exceeded != self._journal_limit_exceeded:
+            self._journal_limit_exceeded = exceeded
+            self._tell(JournalLimit(exceeded=exceeded))
+
+    async def stop(self, timeout_seconds: float) -> None:
+        """Drain every worker; kill those that are still there when the time is over.
+
+        A second call with 0, while the first one waits, closes at once.
+        """
+        self._is_stopping = True
+        self._tell(Drain(timeout_seconds=timeout_seconds))
+        if self._keepers:
+            _, late = await asyncio.wait(self._keepers, timeout=timeout_seconds + EXIT_GRACE_SECONDS)
+            if late:
+                log.warning("workers did not exit in time and are killed", pids=self.pids)
+        for worker in list(self._workers.values()):
+            with contextlib.suppress(ProcessLookupError):
+                worker.process.kill()
+            await worker.process.wait()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+
+    def _tell(self, message: Message) -> None:
+        for worker in self._workers.values():
+            worker.channel.send(message)
+
+    async def _spawn(self, slot: int) -> WorkerProcess:
+        worker_id = str(uuid.uuid4())
+        ours, theirs = socket.socketpair()
+        listen = [socket_.fileno() for socket_ in self._listen]
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "aiproxyd.worker",
+                "--id",
+                worker_id,
+                "--channel",
+                str(theirs.fileno()),
+                "--listen",
+                ",".join(map(str, listen)),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=[theirs.fileno(), *listen],
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+        worker = WorkerProcess(worker_id, process, await Channel.open(ours))
+        worker.channel.send(Configure(config=msgspec.Raw(self._config)))
+        if self._journal_limit_exceeded:
+            worker.channel.send(JournalLimit(exceeded=True))
+        self._workers[slot] = worker
+        return worker
+
+    async def _wait_ready(self, worker: WorkerProcess) -> None:
+        ready = asyncio.ensure_future(worker.is_ready.wait())
+        exited = asyncio.ensure_future(worker.process.wait())
+        try:
+            await asyncio.wait([ready, exited], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
+            exited.cancel()
+        if not worker.is_ready.is_set():
+            raise AiproxydError(f"worker {worker.process.pid} ended with status {worker.process.returncode}")
+
+    async def _keep(self, slot: int) -> None:
+        """Converse with the worker of `slot`, and with its successors until we stop."""
+        backoff_seconds = FIRST_BACKOFF_SECONDS
+        while True:
+            worker = self._workers[slot]
+            await self._converse(worker)
+            status = await self._await_exit(worker)
+            del self._workers[slot]
+            if self._is_stopping:
+                return
+            if time.monotonic() - worker.started_at > HEALTHY_SECONDS:
+                backoff_seconds = FIRST_BACKOFF_SECONDS
+            self.restarts += 1
+            log.error(
+                "worker died and is restarted",
+                pid=worker.process.pid,
+                worker_id=worker.worker_id,
+                status=status,
+                restart_seconds=backoff_seconds,
+            )
+            await asyncio.sleep(backoff_seconds)
+            backoff_seconds = min(backoff_seconds * 2, MAX_BACKOFF_SECONDS)
+            if self._is_stopping:
+                return
+            await self._spawn(slot)
+
+    async def _await_exit(self, worker: WorkerProcess) -> int:
+        """Return the exit status; a worker that closed its channel but lingers is killed, unless it drains."""
+        try:
+            async with asyncio.timeout(None if self._is_stopping else EXIT_GRACE_SECONDS):
+                return await worker.process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                worker.process.send_signal(signal.SIGKILL)
+            return await worker.process.wait()
+        finally:
+            worker.channel.close()
+
+    async def _converse(self, worker: WorkerProcess) -> None:
+        while (message := await worker.channel.receive()) is not None:
+            match message:
+                case Ready():
+                    worker.is_ready.set()
+                case Rejected(reason=reason):
+                    log.error("worker keeps its old configuration", pid=worker.process.pid, reason=reason)
+                case Authenticate():
+                    # A task each: a slow identity service must not hold up the questions behind it.
+                    task = asyncio.ensure_future(self._answer(worker, message))
+                    self._answers.add(task)
+                    task.add_done_callback(self._answers.discard)
+                case _:
+                    log.error("worker sent what only control may send", pid=worker.process.pid)
+                    return
+
+    async def _answer(self, worker: WorkerProcess, question: Authenticate) -> None:
+        try:
+            principal = await self._authenticate(question.credential)
+        except AiproxydError as exc:
+            log.error("a credential could not be checked", error=str(exc))
+            worker.channel.send(Answer(question=question.question, failure=str(exc)))
+        else:
+            worker.channel.send(Answer(question=question.question, principal=principal))
