@@ -50,3 +50,24 @@ fmt: $(VENV)/.dev ## Format the code.
 	$(BIN)/ruff format
 
 check: lint types floors test wheel ## All that CI asks for.
+
+wheel: $(VENV)/.dev ## Build the wheel and look into it.
+	rm -rf dist
+	$(BIN)/python -m hatchling build -t wheel -t sdist
+	$(BIN)/check-wheel-contents dist/*.whl
+
+demo: $(VENV)/.dev ## See the whole thing work without an API key.
+	$(BIN)/python -m examples.demo $(ARGS)
+
+bench: $(VENV)/.dev ## Measure against the peers that are installed, in one run.
+	$(BIN)/python -m tests.bench $(ARGS)
+
+fuzz: $(VENV)/.dev ## Fuzz every parser (SECONDS=60 each).
+	$(BIN)/python -m tests.fuzz $(ARGS)
+
+docs: $(VENV)/.run ## Write the generated pages of docs/ and examples/config.yaml again.
+	$(BIN)/python -m aiproxyd.config.docs
+	$(BIN)/python -m aiproxyd.telemetry.docs
+
+clean: ## Remove what can be made again.
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov bench-results
