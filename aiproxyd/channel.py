@@ -30,12 +30,6 @@ class Configure(_Message, frozen=True, tag="configure"):
     """The JSON of a `Config`, without what workers have no use for."""
 
 
-class JournalLimit(_Message, frozen=True, tag="journal_limit"):
-    """Down: whether the journal of all workers together exceeds its limit."""
-
-    exceeded: bool
-
-
 class Drain(_Message, frozen=True, tag="drain"):
     """Down: stop accepting, let responses finish for so many seconds, then exit. A second one with 0 closes at once."""
 
@@ -72,7 +66,7 @@ class Authenticate(_Message, frozen=True, tag="authenticate"):
     credential: str
 
 
-Message = Configure | JournalLimit | Drain | Answer | Forget | Ready | Rejected | Authenticate
+Message = Configure | Drain | Answer | Forget | Ready | Rejected | Authenticate
 
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 _encoder = msgspec.json.Encoder()

@@ -20,12 +20,12 @@ from prometheus_client import CollectorRegistry
 
 from aiproxyd.api.app import create_app
 from aiproxyd.api.server import AdminServer
-from aiproxyd.ca.authority import CertificateAuthority, load_or_create
+from aiproxyd.ca.authority import load_or_create
 from aiproxyd.classify import ProviderStatus, ProviderTable
 from aiproxyd.config.loader import load
 from aiproxyd.config.providers import provider_table
 from aiproxyd.config.schema import Config, restart_fields_changed
-from aiproxyd.exceptions import AiproxydError, ConfigError, StorageError
+from aiproxyd.exceptions import AiproxydError, ConfigError
 from aiproxyd.fold import Fold
 from aiproxyd.identity.users import Identity, ensure_first_user
 from aiproxyd.journal.segments import has_live_worker, journal_bytes
@@ -205,7 +205,6 @@ class Control:
         while True:
             size = journal_bytes(journal)
             self._journal_exceeded = size > self.config.recording.journal_max_bytes
-            self._supervisor.limit_journal(exceeded=self._journal_exceeded)
             self._metrics.set_journal(size, self._fold.lag_seconds)
             self._metrics.set_workers(self._supervisor.ready_workers, self._supervisor.restarts)
             described = json.dumps(
@@ -292,5 +291,3 @@ def _warn_about(table: ProviderTable) -> None:
         if provider.status in {ProviderStatus.ERROR, ProviderStatus.PROXY_EXCLUDED}:
             log.warning("a provider is not in use", provider=provider.name, status=provider.status, reason=provider.reason)
 
-
-__all__ = ["CertificateAuthority", "Control", "StorageError"]

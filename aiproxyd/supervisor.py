@@ -23,7 +23,6 @@ from aiproxyd.channel import (
     Configure,
     Drain,
     Forget,
-    JournalLimit,
     Message,
     Ready,
     Rejected,
@@ -79,7 +78,6 @@ class Supervisor:
         self._listen = listen
         self._config = config
         self._authenticate = authenticate
-        self._journal_limit_exceeded = False
         self._workers: dict[int, WorkerProcess] = {}
         self._keepers: list[asyncio.Task[None]] = []
         self._answers: set[asyncio.Task[None]] = set()
@@ -124,12 +122,6 @@ class Supervisor:
         """Make every worker ask again for every credential."""
         self._tell(Forget())
 
-    def limit_journal(self, *, exceeded: bool) -> None:
-        """Tell the workers whether the journal exceeds its limit; only a change is sent."""
-        if exceeded != self._journal_limit_exceeded:
-            self._journal_limit_exceeded = exceeded
-            self._tell(JournalLimit(exceeded=exceeded))
-
     async def stop(self, timeout_seconds: float) -> None:
         """Drain every worker; kill those that are still there when the time is over.
 
@@ -172,8 +164,6 @@ class Supervisor:
             )
         worker = WorkerProcess(worker_id, process, await Channel.open(ours))
         worker.channel.send(Configure(config=msgspec.Raw(self._config)))
-        if self._journal_limit_exceeded:
-            worker.channel.send(JournalLimit(exceeded=True))
         self._workers[slot] = worker
         return worker
 
