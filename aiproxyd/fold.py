@@ -1,0 +1,149 @@
+"""Folds the workers' journals into the sinks: at once into those in memory, in transactions into the store.
+
+Two readers, because they fail apart. The live one never waits, so metrics move while the store is down. The store's position is
+saved with the rows of the same transaction, so a line is applied exactly once however often anything restarts.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from aiproxyd.exceptions import StorageError
+from aiproxyd.journal.follower import Follower
+from aiproxyd.model.observation import Observation
+from aiproxyd.storage.store import Store
+
+log = structlog.get_logger("aiproxyd.fold")
+
+# How long a line waits at most before it is looked for.
+LIVE_INTERVAL_SECONDS = 0.1
+STORE_INTERVAL_SECONDS = 0.25
+
+FIRST_RETRY_SECONDS = 0.25
+MAX_RETRY_SECONDS = 5.0
+
+
+class LiveSink(Protocol):
+    """What listens to observations as they come; fast, and never raises."""
+
+    def observe(self, worker_id: str, observation: Observation) -> None:
+        """Take one observation."""
+
+    def worker_lost(self, worker_id: str) -> None:
+        """Know that a worker is dead and all it wrote has been seen."""
+
+
+class Fold:
+    """Both readers and what they feed."""
+
+    def __init__(self, folder: Path, store: Store, sinks: Sequence[LiveSink], positions: Mapping[str, int]) -> None:
+        """Prepare to read.
+
+        Args:
+            folder: The journal's.
+            store: Gets every line, in transactions.
+            sinks: Get every line that the store has not got yet, at once.
+            positions: How far the store is, by segment.
+        """
+        self.store_error = ""
+        """Why the store does not take rows just now; empty while it does."""
+        self.on_store_write: Callable[[float, int], None] = lambda _seconds, _lines: None
+        """Called after each transaction with its duration in seconds and its number of lines."""
+        self.on_store_error: Callable[[], None] = lambda: None
+        """Called after each transaction that failed."""
+        self._store = store
+        self._sinks = sinks
+        self._live = Follower(folder, positions)
+        self._stored = Follower(folder, positions)
+        self._behind_since: float | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def lag_seconds(self) -> float:
+        """For how long there have been lines that the store has not got."""
+        return 0.0 if self._behind_since is None else time.monotonic() - self._behind_since
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._tasks = [asyncio.ensure_future(self._run_live()), asyncio.ensure_future(self._run_store())]
+
+    async def finish(self, timeout_seconds: float) -> None:
+        """Read what there is and stop; what the store does not take in time waits for the next start."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(OSError):
+            while self._read_live():
+                pass
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                while await self._write_store():
+                    pass
+        except (TimeoutError, StorageError, OSError) as exc:
+            log.warning("the store has not got every record; the journal keeps the rest", error=str(exc) or "time is over")
+
+    async def _run_live(self) -> None:
+        while True:
+            try:
+                more = self._read_live()
+            except OSError as exc:
+                log.error("the journal cannot be read", error=str(exc))
+                more = False
+            await asyncio.sleep(0 if more else LIVE_INTERVAL_SECONDS)
+
+    def _read_live(self) -> bool:
+        batch = self._live.read()
+        for worker_id, observation in batch.lines:
+            for sink in self._sinks:
+                sink.observe(worker_id, observation)
+        self._live.mark_applied(batch.positions)
+        for worker_id in self._live.lost_workers():
+            for sink in self._sinks:
+                sink.worker_lost(worker_id)
+            self._live.forget(worker_id)
+        return bool(batch)
+
+    async def _run_store(self) -> None:
+        retry_seconds = FIRST_RETRY_SECONDS
+        while True:
+            try:
+                more = await self._write_store()
+            except (StorageError, OSError) as exc:
+                if not self.store_error:
+                    log.error("the store does not take records; the journal keeps them", error=str(exc))
+                self.store_error = str(exc)
+                self.on_store_error()
+                self._stored.rewind()
+                await asyncio.sleep(retry_seconds)
+                retry_seconds = min(retry_seconds * 2, MAX_RETRY_SECONDS)
+                continue
+            if self.store_error:
+                log.info("the store takes records again")
+                self.store_error = ""
+            retry_seconds = FIRST_RETRY_SECONDS
+            if not more:
+                self._behind_since = None
+                await asyncio.sleep(STORE_INTERVAL_SECONDS)
+
+    async def _write_store(self) -> bool:
+        """Apply one batch; return whether there was one."""
+        batch = self._stored.read()
+        if batch:
+            started = time.monotonic()
+            if self._behind_since is None:
+                self._behind_since = started
+            await self._store.apply(batch.lines, batch.positions)
+            self._stored.mark_applied(batch.positions)
+            self.on_store_write(time.monotonic() - started, len(batch.lines))
+        for worker_id in self._stored.lost_workers():
+            await self._store.end_interrupted(worker_id, time.time())
+            self._stored.forget(worker_id)
+        removed = self._stored.remove_consumed(self._live.positions)
+        if removed:
+            await self._store.forget_positions(removed)
+        return bool(batch)
