@@ -49,7 +49,7 @@ class ProviderTable:
                 continue
             for host, port in provider.authorities:
                 if "*" in host:
-                    pattern = re.compile(re.escape(host).replace(r"\*", r"[^.]*") + r"\Z")
+                    pattern = re.compile(re.escape(host).replace(r"\*", r"[^.]+") + r"\Z")
                     self._patterns.append((pattern, port, provider))
                 else:
                     self._exact.setdefault(Authority(host, port), provider)

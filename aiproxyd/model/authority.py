@@ -5,7 +5,7 @@ import re
 from typing import NamedTuple
 
 # RFC 1035 limits a name to 253 visible characters; underscores occur in practice.
-_HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?\Z")
+_HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*\Z")
 
 
 class Authority(NamedTuple):
