@@ -1,0 +1,50 @@
+"""Where the data plane tells what it sees: the journal, and the only clock and source of ids of floor 4.
+
+It interprets nothing. Times and ids come from here so that what is below it stays pure and what is beside it can be tested
+with a clock of its own.
+"""
+
+import time
+import uuid
+from typing import Protocol
+
+from aiproxyd.model.observation import Observation
+
+
+class Journal(Protocol):
+    """What a reporter needs of a journal: `journal.writer.JournalWriter` has it."""
+
+    def append(self, observation: Observation) -> None:
+        """Keep `observation` for the next flush. Never raises."""
+
+    def flush(self) -> None:
+        """Write what was appended. Never raises."""
+
+
+class Reporter:
+    """Stamps and tells. No method raises: a journal that fails counts its own losses."""
+
+    __slots__ = ("_journal",)
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def now(self) -> float:
+        """Return the Unix time in seconds; for the `at` of observations."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Return seconds of a clock that never jumps; for durations."""
+        return time.monotonic()
+
+    def new_id(self) -> str:
+        """Return a fresh UUID."""
+        return str(uuid.uuid4())
+
+    def tell(self, observation: Observation) -> None:
+        """Append `observation` to the journal. It survives our death only after the next flush."""
+        self._journal.append(observation)
+
+    def flush(self) -> None:
+        """Write what was told to disk before this returns: one system call, and none when nothing is pending."""
+        self._journal.flush()
