@@ -1,11 +1,15 @@
-"""Names of journal segments: `<worker id>-<sequence>.jsonl`, the sequence from 1 in at least eight digits."""
+"""What lies in a journal's folder: segments `<worker id>-<sequence>.jsonl`, the sequence from 1 in at least eight digits, and
+a lock `<worker id>.lock` a worker, which the kernel holds for as long as the worker lives.
+"""
 
+import fcntl
 import os
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 _SEGMENT = re.compile(r"([A-Za-z0-9_.-]+)-(\d{8,})\.jsonl\Z")
+_LOCK_SUFFIX = ".lock"
 _WORKER_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}\Z")
 
 
@@ -39,6 +43,63 @@ def segment_of(name: str) -> Segment | None:
     return Segment(match[1], int(match[2])) if match else None
 
 
+def lock_name(worker_id: str) -> str:
+    """Return the file name of a worker's lock."""
+    return f"{worker_id}{_LOCK_SUFFIX}"
+
+
 def segments_in(folder: Path) -> list[Segment]:
-    """Return the segments in `folder`, by worker and age."""
-    return sorted(segment for name in os.listdir(folder) if (segment := segment_of(name)))  # noqa: PTH208  (names are all we need)
+    """Return the segments in `folder`, by worker and age; none when there is no such folder."""
+    return sorted(segment for name in _names(folder) if (segment := segment_of(name)))
+
+
+def workers_in(folder: Path) -> set[str]:
+    """Return the ids of the workers that left a lock or a segment in `folder`."""
+    names = _names(folder)
+    workers = {name.removesuffix(_LOCK_SUFFIX) for name in names if name.endswith(_LOCK_SUFFIX)}
+    return workers.union(segment.worker_id for name in names if (segment := segment_of(name)))
+
+
+def is_alive(folder: Path, worker_id: str) -> bool:
+    """Return whether a living process holds a worker's lock; one that is not there is held by nobody.
+
+    Raises:
+        OSError: The lock cannot be opened, so it is not known.
+    """
+    try:
+        descriptor = os.open(folder / lock_name(worker_id), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        # Shared, so that two who try at once do not take each other for the worker.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def has_live_worker(folder: Path) -> bool:
+    """Return whether any worker that writes to `folder` lives."""
+    return any(is_alive(folder, worker_id) for worker_id in workers_in(folder))
+
+
+def segment_bytes(folder: Path, segment: Segment) -> int:
+    """Return the size of a segment, 0 when it is not there."""
+    try:
+        return (folder / segment.name).stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def journal_bytes(folder: Path) -> int:
+    """Return the bytes that all segments in `folder` hold."""
+    return sum(segment_bytes(folder, segment) for segment in segments_in(folder))
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208  (names are all we need)
+    except FileNotFoundError:
+        return []

@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from aiproxyd.journal.segments import segment_name, segment_of, segments_in
+from aiproxyd.journal.segments import journal_bytes, lock_name, segment_name, segments_in
 from aiproxyd.model.observation import Observation, RecordsLost
 
 _log = structlog.get_logger(__name__)
@@ -195,24 +195,13 @@ class JournalWriter:
             raise OSError(_full_text(self._max_journal_bytes))
 
 
-def journal_bytes(folder: Path) -> int:
-    """Return the bytes that all segments in `folder` hold."""
-    total = 0
-    for segment in segments_in(folder):
-        try:
-            total += (folder / segment.name).stat().st_size
-        except FileNotFoundError:
-            continue  # a follower removed it meanwhile
-    return total
-
-
 def _full_text(max_journal_bytes: int) -> str:
     return f"the journal holds its limit of {max_journal_bytes} bytes"
 
 
 def _take_lock(folder: Path, worker_id: str) -> int:
-    final = folder / f"{worker_id}.lock"
-    unnamed = folder / f"{worker_id}.lock.{os.getpid()}"
+    final = folder / lock_name(worker_id)
+    unnamed = folder / f"{lock_name(worker_id)}.{os.getpid()}"
     lock = os.open(final, os.O_RDWR | os.O_CLOEXEC) if final.exists() else -1
     try:
         if lock >= 0:

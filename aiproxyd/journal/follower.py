@@ -1,0 +1,264 @@
+"""The reader's half of the journal: lines of every worker's segments, from where the reader stands, oldest first.
+
+It applies nothing and stores nothing: whoever reads says with `mark_applied` how far the lines have become somebody's lasting
+knowledge, and hands the positions back to the next follower. Several followers may read one folder.
+
+Facts:
+
+* A segment is finished when its worker has a later one, or is dead. A worker is dead when its lock can be taken.
+* Lines of one worker come in order. Between workers there is none.
+
+Strategy: whether a segment is finished is decided before its bytes are read, so what is found behind the last line feed of a
+finished segment will never become a line and is passed over. In an unfinished one it is a line that is still being written.
+A line that cannot be understood is counted and passed over; a bad line must not hold up the good ones behind it.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from aiproxyd.journal.segments import Segment, is_alive, lock_name, segment_bytes, segments_in, workers_in
+from aiproxyd.model.observation import Observation
+
+_log = structlog.get_logger(__name__)
+
+READ_BYTES = 2 << 20
+"""Bytes of journal in one batch, exceeded only by a longer line: about 1,500 interceptions without content."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one `read` found."""
+
+    lines: list[tuple[str, Observation]] = field(default_factory=list)
+    """Worker id and observation, in order within each worker."""
+    positions: dict[str, int] = field(default_factory=dict)
+    """By segment name: the offset in bytes behind the last line of this batch. Only segments that were advanced."""
+    unreadable: int = 0
+    """Lines that were passed over because they could not be understood."""
+
+    def __bool__(self) -> bool:
+        return bool(self.positions)
+
+
+class Follower:
+    """Reads a journal's folder from given positions on. For one thread at a time.
+
+    Args:
+        folder: The journal's folder; may be absent, and is then empty.
+        positions: By segment name, the offset in bytes to go on from; segments not named are read from their beginning.
+    """
+
+    def __init__(self, folder: Path, positions: Mapping[str, int]) -> None:
+        self.folder = folder
+        present = {segment.name for segment in segments_in(folder)}
+        self._applied = {name: position for name, position in positions.items() if name in present}
+        self._read = dict(self._applied)
+        # Removed by an earlier follower that died before their positions were deleted.
+        self._stale = [name for name in positions if name not in present]
+        self._decoder = msgspec.json.Decoder(Observation)
+        self._workers: set[str] = set()
+        self._dead: set[str] = set()
+        self._forgotten: set[str] = set()
+        self._turn = ""
+
+    @property
+    def positions(self) -> dict[str, int]:
+        """How far everything is applied, by segment name."""
+        return dict(self._applied)
+
+    def read(self, *, max_bytes: int = READ_BYTES) -> Batch:
+        """Return the next lines, and advance.
+
+        Args:
+            max_bytes: About how much of the journal to take; one line is taken however long it is.
+
+        Raises:
+            OSError: The folder or a segment cannot be read; nothing is lost, call again.
+        """
+        batch = _Reading(self._decoder)
+        by_worker = self._scan()
+        self._drop_absent(by_worker)
+        # The worker after the last one served comes first, so that a busy one cannot starve the others.
+        workers = sorted(by_worker)
+        start = next((index for index, worker in enumerate(workers) if worker > self._turn), 0)
+        for worker_id in workers[start:] + workers[:start]:
+            if batch.size >= max_bytes:
+                break
+            self._turn = worker_id
+            self._read_worker(worker_id, by_worker[worker_id], batch, max_bytes)
+        self._read.update(batch.positions)
+        return Batch(lines=batch.lines, positions=batch.positions, unreadable=batch.unreadable)
+
+    def mark_applied(self, positions: Mapping[str, int]) -> None:
+        """Say that everything before `positions`, those of a batch, need not be read again by anybody who goes on from here."""
+        self._applied.update(positions)
+
+    def rewind(self) -> None:
+        """Go back to what is applied: the next `read` returns again what was read and not applied."""
+        self._read = dict(self._applied)
+
+    def lag_bytes(self) -> int:
+        """Return how many bytes of the journal are not applied."""
+        return sum(
+            max(0, segment_bytes(self.folder, segment) - self._applied.get(segment.name, 0))
+            for segment in segments_in(self.folder)
+        )
+
+    def lost_workers(self) -> list[str]:
+        """Return the dead workers all of whose lines are applied and that were not forgotten."""
+        by_worker = self._scan()
+        return [
+            worker
+            for worker in sorted(self._dead - self._forgotten)
+            if all(self._is_passed(s) for s in by_worker.get(worker, ()))
+        ]
+
+    def forget(self, worker_id: str) -> None:
+        """Say that everything about a dead worker is settled; `lost_workers` does not name it again."""
+        self._forgotten.add(worker_id)
+
+    def remove_consumed(self, *others: Mapping[str, int]) -> list[str]:
+        """Remove the finished segments that are applied here and passed by every other follower.
+
+        The last of a dead worker's files, its lock, goes when the worker is forgotten here.
+
+        Args:
+            others: The `positions` of each other follower of this folder.
+
+        Returns:
+            The names of segments that are gone; their positions can be deleted wherever they are kept, but only after this
+            call, or a segment would be read a second time.
+        """
+        removed, self._stale = self._stale, []
+        for worker_id, segments in self._scan().items():
+            is_dead = worker_id in self._dead
+            for index, segment in enumerate(segments):
+                if not is_dead and index == len(segments) - 1:
+                    break
+                size = segment_bytes(self.folder, segment)
+                if not self._is_passed(segment) or any(other.get(segment.name, 0) < size for other in others):
+                    break
+                (self.folder / segment.name).unlink(missing_ok=True)
+                removed.append(segment.name)
+            else:
+                if worker_id in self._forgotten:
+                    (self.folder / lock_name(worker_id)).unlink(missing_ok=True)
+                    self._workers.discard(worker_id)
+        return removed
+
+    def _drop_absent(self, by_worker: Mapping[str, list[Segment]]) -> None:
+        """Forget the positions of removed segments, so that they do not pile up."""
+        present = {segment.name for segments in by_worker.values() for segment in segments}
+        for positions in (self._applied, self._read):
+            for name in positions.keys() - present:
+                del positions[name]
+
+    def _is_passed(self, segment: Segment) -> bool:
+        return self._applied.get(segment.name, 0) >= segment_bytes(self.folder, segment)
+
+    def _scan(self) -> dict[str, list[Segment]]:
+        """Return the segments of each worker by age, and learn who lives. Deaths are learned first: see Strategy."""
+        found = workers_in(self.folder)
+        self._workers |= found
+        for worker_id in self._workers - self._dead:
+            if not is_alive(self.folder, worker_id):
+                self._dead.add(worker_id)
+        by_worker: dict[str, list[Segment]] = {worker_id: [] for worker_id in found}
+        for segment in segments_in(self.folder):
+            by_worker.setdefault(segment.worker_id, []).append(segment)
+        return by_worker
+
+    def _read_worker(self, worker_id: str, segments: list[Segment], batch: "_Reading", max_bytes: int) -> None:
+        for index, segment in enumerate(segments):
+            is_finished = worker_id in self._dead or index < len(segments) - 1
+            position = self._read.get(segment.name, 0)
+            try:
+                whole = batch.read_segment(self.folder, segment, position, is_finished=is_finished, max_bytes=max_bytes)
+            except FileNotFoundError:
+                continue  # another follower removed it: everybody had passed it
+            if not (whole and is_finished):
+                break
+
+
+class _Reading:
+    """A batch that is being read."""
+
+    def __init__(self, decoder: "msgspec.json.Decoder[Observation]") -> None:
+        self._decoder = decoder
+        self.lines: list[tuple[str, Observation]] = []
+        self.positions: dict[str, int] = {}
+        self.unreadable = 0
+        self.size = 0
+
+    def read_segment(self, folder: Path, segment: Segment, position: int, *, is_finished: bool, max_bytes: int) -> bool:
+        """Take lines from `position` on; return whether the end of the segment was reached."""
+        if segment_bytes(folder, segment) <= position:
+            return True
+        descriptor = os.open(folder / segment.name, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            wanted = max(max_bytes - self.size, 1)
+            while True:
+                data = os.pread(descriptor, wanted, position)
+                end = data.rfind(b"\n") + 1
+                at_end = len(data) < wanted
+                if not end and not at_end:
+                    wanted *= 2  # a line longer than the batch
+                    continue
+                if end:
+                    self._take(segment, position, data[:end])
+                if at_end and is_finished and end < len(data):
+                    self._pass_over(segment, position + end, "torn")
+                    end = len(data)
+                if end:
+                    self.positions[segment.name] = position + end
+                    self.size += end
+                return at_end
+        finally:
+            os.close(descriptor)
+
+    def _take(self, segment: Segment, position: int, data: bytes) -> None:
+        worker_id = segment.worker_id
+        try:
+            self.lines += [(worker_id, observation) for observation in self._decoder.decode_lines(data)]
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            for line in data.split(b"\n")[:-1]:
+                try:
+                    self.lines.append((worker_id, self._decoder.decode(line)))
+                except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+                    self._pass_over(segment, position, str(exc))
+                position += len(line) + 1
+
+    def _pass_over(self, segment: Segment, position: int, error: str) -> None:
+        # The line itself is never logged: it may hold a prompt.
+        self.unreadable += 1
+        _log.warning("journal line passed over", segment=segment.name, position=position, error=error)
+
+
+def end_positions(folder: Path) -> dict[str, int]:
+    """Return the positions behind everything that is in `folder` at this time, for a follower that wants only what comes.
+
+    A line that is being written meanwhile may be cut by them; the follower counts the rest of it as unreadable.
+    """
+    return {segment.name: _whole_lines(folder / segment.name) for segment in segments_in(folder)}
+
+
+def _whole_lines(path: Path) -> int:
+    """Return the offset behind the last line feed of a file."""
+    try:
+        with path.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            while end:
+                start = max(0, end - 65536)
+                file.seek(start)
+                found = file.read(end - start).rfind(b"\n")
+                if found >= 0:
+                    return start + found + 1
+                end = start
+    except FileNotFoundError:
+        pass
+    return 0
