@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from aiproxyd.model.authority import parse_authority
 
@@ -48,7 +48,8 @@ def _listen_address(value: str) -> str:
     return value
 
 
-Duration = Annotated[str, AfterValidator(_duration)]
+# YAML reads a bare 0 as a number.
+Duration = Annotated[str, BeforeValidator(lambda value: "0" if value == 0 else value), AfterValidator(_duration)]
 ListenAddress = Annotated[str, AfterValidator(_listen_address)]
 
 
