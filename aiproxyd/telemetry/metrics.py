@@ -1,0 +1,325 @@
+"""The metrics sink: folds observations into Prometheus series. Not their exposition, and not a store: a restart begins at zero.
+
+Facts that the sums rely on, and dashboards with them:
+
+* Each decrypted request counts once in `mitm_requests_total` and once in `mitm_responses_total`; requests whose worker died
+  count there with code `0`, so the two sums meet and the in-flight gauges return to 0.
+* `interceptions_total` equals the number of ended interceptions, and `accounting_outcomes_total` sums to the same.
+* Tokens are counted at the end of an interception, from the same observation that the store keeps. For one that was interrupted
+  it is what the provider had reported until then, as in the store.
+* An observation of a request whose start was not seen (it was another process that counted it) changes nothing but
+  `orphaned_observations_total`.
+"""
+
+import platform
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Gauge
+
+import aiproxyd
+from aiproxyd.classify import ProviderTable
+from aiproxyd.model.observation import (
+    ClientTlsFailed,
+    ConnectDecided,
+    InterceptionDescribed,
+    InterceptionEnded,
+    InterceptionStarted,
+    Observation,
+    PassthroughEnded,
+    PassthroughStarted,
+    RecordsLost,
+    ResponseProgressed,
+    ToolCalled,
+    TunnelClosed,
+    UnknownEventsSeen,
+    UpstreamTlsFailed,
+    WorkerStarted,
+)
+from aiproxyd.model.outcome import Outcome, UsageSource
+from aiproxyd.model.usage import TokenUsage
+from aiproxyd.model.verdict import Action
+from aiproxyd.telemetry.coder import CoderMetrics
+from aiproxyd.telemetry.families import Admission, Children
+from aiproxyd.telemetry.own import MAX_REASONS, MAX_TLS_HOSTS, MAX_UNKNOWN_EVENTS, OwnMetrics
+from aiproxyd.telemetry.series import CombinationSeries, ProviderSeries, SeriesTable, method_label
+from aiproxyd.telemetry.token_types import token_amounts
+
+
+class _OpenInterception:
+    __slots__ = ("provider", "series", "started", "usage")
+
+    def __init__(self, started: InterceptionStarted, provider: ProviderSeries) -> None:
+        self.started = started
+        self.provider = provider
+        self.series: CombinationSeries | None = None
+        """None until the request's body told the model; then it counts in the in-flight gauge."""
+        self.usage: TokenUsage | None = None
+        """What the provider reported so far."""
+
+
+class _Worker:
+    """What a worker has open."""
+
+    __slots__ = ("at", "interceptions", "passthroughs")
+
+    def __init__(self) -> None:
+        self.interceptions: dict[str, _OpenInterception] = {}
+        self.passthroughs: dict[str, ProviderSeries] = {}
+        self.at = 0.0
+        """Unix time of its last observation."""
+
+
+class MetricsSink:
+    """Counts what the workers observed, and what control knows of itself.
+
+    Cheap: labels are resolved once an interception at most. Total: no observation raises, whatever its fields hold. For one
+    thread; the exposition may run in another.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._coder = coder = CoderMetrics(registry)
+        self._own = own = OwnMetrics(registry)
+        self._series = SeriesTable(coder, own)
+        self._workers: dict[str, _Worker] = {}
+        self._provider_info: set[tuple[str, str, str]] = set()
+        self._worker_restarts = 0
+        self._passthrough = Children(coder.passthrough.labels).of
+        self._sessions = Children(coder.connect_sessions.labels).of
+        self._refused = Children(own.connect_refused.labels).of
+        self._refusal_reasons = Admission(MAX_REASONS)
+        self._tunnel_reasons = Admission(MAX_REASONS)
+        self._client_tls_hosts = Admission(MAX_TLS_HOSTS)
+        self._client_tls_reasons = Admission(MAX_REASONS)
+        self._upstream_tls_reasons = Admission(MAX_REASONS)
+        self._unknown_events = Admission(MAX_UNKNOWN_EVENTS)
+        self._handlers: dict[type, Callable[[_Worker, Any], None]] = {
+            ConnectDecided: self._connect_decided,
+            TunnelClosed: self._tunnel_closed,
+            ClientTlsFailed: self._client_tls_failed,
+            UpstreamTlsFailed: self._upstream_tls_failed,
+            PassthroughStarted: self._passthrough_started,
+            PassthroughEnded: self._passthrough_ended,
+            InterceptionStarted: self._interception_started,
+            InterceptionDescribed: self._interception_described,
+            ResponseProgressed: self._response_progressed,
+            ToolCalled: self._tool_called,
+            InterceptionEnded: self._interception_ended,
+            UnknownEventsSeen: self._unknown_events_seen,
+            RecordsLost: self._records_lost,
+        }
+        own.build_info.labels(aiproxyd.__version__, platform.python_version()).set(1)
+
+    # Observations.
+
+    def observe(self, worker_id: str, observation: Observation) -> None:
+        """Count one observation of a worker, in the order of its journal."""
+        worker = self._workers.get(worker_id)
+        if worker is None:
+            worker = self._workers[worker_id] = _Worker()
+        worker.at = observation.at
+        handler = self._handlers.get(type(observation))
+        if handler is not None:
+            handler(worker, observation)
+        elif type(observation) is WorkerStarted:
+            # Ids are not used twice; if one is, nothing of its first life can end any more.
+            self.worker_lost(worker_id)
+
+    def worker_lost(self, worker_id: str) -> None:
+        """End what a dead worker had open; all that it wrote has been observed."""
+        worker = self._workers.pop(worker_id, None)
+        if worker is None:
+            return
+        for provider in worker.passthroughs.values():
+            self._answered(provider, 0)
+        for interception in worker.interceptions.values():
+            usage = interception.usage
+            self._ended(
+                interception,
+                InterceptionEnded(
+                    at=worker.at,
+                    interception_id="",
+                    outcome=Outcome.INTERRUPTED,
+                    usage_source=UsageSource.NONE if usage is None else UsageSource.REPORTED,
+                    usage=usage or TokenUsage(),
+                    duration_seconds=max(0.0, worker.at - interception.started.at),
+                ),
+            )
+
+    def _connect_decided(self, _worker: _Worker, decided: ConnectDecided) -> None:
+        own = self._own
+        own.connect_decide.observe(decided.decide_seconds)
+        if decided.dial_seconds:
+            own.upstream_connect.observe(decided.dial_seconds)
+        connected = decided.status_code == 200
+        if decided.action is Action.TUNNEL:
+            # Coder counts a tunnel before it is dialled.
+            self._sessions("tunneled").inc()
+        elif decided.action is Action.DECRYPT and connected:
+            self._sessions("mitm").inc()
+        if decided.action is Action.REFUSE or not connected:
+            self._refused(self._refusal_reasons.admit(decided.reason)).inc()
+
+    def _tunnel_closed(self, _worker: _Worker, closed: TunnelClosed) -> None:
+        own = self._own
+        own.tunnels_closed.labels(self._tunnel_reasons.admit(closed.reason)).inc()
+        own.tunnel_bytes.labels("upstream").inc(max(0, closed.bytes_to_upstream))
+        own.tunnel_bytes.labels("client").inc(max(0, closed.bytes_to_client))
+        own.tunnel_duration.observe(closed.duration_seconds)
+
+    def _client_tls_failed(self, _worker: _Worker, failed: ClientTlsFailed) -> None:
+        host = self._client_tls_hosts.admit(failed.host)
+        self._own.client_tls_failures.labels(host, self._client_tls_reasons.admit(failed.reason)).inc()
+
+    def _upstream_tls_failed(self, _worker: _Worker, failed: UpstreamTlsFailed) -> None:
+        self._own.upstream_tls_failures.labels(failed.provider, self._upstream_tls_reasons.admit(failed.reason)).inc()
+
+    def _passthrough_started(self, worker: _Worker, started: PassthroughStarted) -> None:
+        if started.request_id in worker.passthroughs:
+            return
+        provider = worker.passthroughs[started.request_id] = self._series.provider(started.provider)
+        provider.requests.inc()
+        provider.inflight.inc()
+        self._passthrough(started.provider, started.route, method_label(started.method)).inc()
+
+    def _passthrough_ended(self, worker: _Worker, ended: PassthroughEnded) -> None:
+        provider = worker.passthroughs.pop(ended.request_id, None)
+        if provider is None:
+            self._own.orphaned.inc()
+        else:
+            self._answered(provider, ended.status_code)
+
+    def _answered(self, provider: ProviderSeries, status_code: int) -> None:
+        provider.inflight.dec()
+        provider.response(status_code).inc()
+
+    def _interception_started(self, worker: _Worker, started: InterceptionStarted) -> None:
+        if started.interception_id in worker.interceptions:
+            return
+        provider = self._series.provider(started.provider)
+        worker.interceptions[started.interception_id] = _OpenInterception(started, provider)
+        provider.requests.inc()
+        provider.inflight.inc()
+
+    def _interception_described(self, worker: _Worker, described: InterceptionDescribed) -> None:
+        interception = self._open(worker, described.interception_id)
+        if interception is None or interception.series is not None:
+            return
+        series = self._described(interception, described.request_model)
+        if described.has_prompt:
+            series.prompts.inc()
+        if described.anomaly:
+            interception.provider.request_anomalies.inc()
+
+    def _described(self, interception: _OpenInterception, request_model: str) -> CombinationSeries:
+        series = interception.series = self._series.combination(interception.started, request_model)
+        series.inflight.inc()
+        return series
+
+    def _response_progressed(self, worker: _Worker, progressed: ResponseProgressed) -> None:
+        interception = self._open(worker, progressed.interception_id)
+        if interception is not None:
+            interception.usage = progressed.usage
+
+    def _tool_called(self, worker: _Worker, called: ToolCalled) -> None:
+        interception = self._open(worker, called.interception_id)
+        if interception is not None:
+            series = interception.series or self._described(interception, "")
+            self._series.tool(series, called.tool).inc()
+
+    def _open(self, worker: _Worker, interception_id: str) -> _OpenInterception | None:
+        interception = worker.interceptions.get(interception_id)
+        if interception is None:
+            self._own.orphaned.inc()
+        return interception
+
+    def _interception_ended(self, worker: _Worker, ended: InterceptionEnded) -> None:
+        interception = worker.interceptions.pop(ended.interception_id, None)
+        if interception is None:
+            self._own.orphaned.inc()
+        else:
+            self._ended(interception, ended)
+
+    def _ended(self, interception: _OpenInterception, ended: InterceptionEnded) -> None:
+        provider = interception.provider
+        series = interception.series or self._described(interception, "")
+        series.inflight.dec()
+        (series.completed if ended.outcome is Outcome.COMPLETED else series.failed).inc()
+        series.duration.observe(ended.duration_seconds)
+        self._answered(provider, ended.status_code)
+        provider.outcome(ended.outcome).inc()
+        provider.source(ended.usage_source).inc()
+        provider.request_body.observe(ended.request_bytes)
+        provider.response_body.observe(ended.response_bytes)
+        if ended.first_byte_seconds is not None:
+            provider.first_byte.observe(ended.first_byte_seconds)
+        if ended.first_output_seconds is not None:
+            series.first_output.observe(ended.first_output_seconds)
+        if ended.error_type is not None:
+            provider.error(ended.error_type).inc()
+        if ended.anomaly:
+            provider.response_anomalies.inc()
+        if ended.usage_source is UsageSource.NONE:
+            return
+        for token_type, count in token_amounts(interception.started.api, ended.usage):
+            series.tokens(token_type).inc(count)
+        if ended.usage_source is UsageSource.ESTIMATED:
+            provider.estimated_input.inc(max(0, ended.usage.input_tokens))
+            provider.estimated_output.inc(max(0, ended.usage.output_tokens))
+
+    def _unknown_events_seen(self, _worker: _Worker, seen: UnknownEventsSeen) -> None:
+        for event, count in seen.counts.items():
+            self._own.unknown_events.labels(seen.provider, self._unknown_events.admit(event)).inc(max(0, count))
+
+    def _records_lost(self, _worker: _Worker, lost: RecordsLost) -> None:
+        self._own.journal_lost.inc(max(0, lost.count))
+
+    # What control tells of itself.
+
+    def set_providers(self, table: ProviderTable) -> None:
+        """Show the providers in use; those of the table before that are gone or changed vanish."""
+        current = {(provider.name, provider.type, str(provider.status)) for provider in table.providers}
+        for family in self._coder.provider_info:
+            # New ones first: a scrape in between sees one too many, never none, which would be an alert.
+            for labels in current:
+                family.labels(*labels).set(1)
+            for labels in self._provider_info - current:
+                family.remove(*labels)
+        self._provider_info = current
+
+    def reload_attempted(self, at: float) -> None:
+        """Note the Unix time of an attempt to load the configuration."""
+        _set_both(self._coder.last_reload, at)
+
+    def reload_succeeded(self, at: float) -> None:
+        """Note the Unix time of a configuration that was loaded."""
+        _set_both(self._coder.last_reload_success, at)
+
+    def set_workers(self, ready: int, restarts: int) -> None:
+        """Show how many workers accept connections, and how many were replaced since the start."""
+        self._own.workers.set(ready)
+        self._own.worker_restarts.inc(max(0, restarts - self._worker_restarts))
+        self._worker_restarts = max(restarts, self._worker_restarts)
+
+    def set_ca_expiry(self, at: float) -> None:
+        """Show the Unix time at which the CA certificate expires."""
+        self._own.ca_expiry.set(at)
+
+    def set_journal(self, size_bytes: int, lag_seconds: float) -> None:
+        """Show the size of the journal, and the age of its oldest observation that is not stored."""
+        self._own.journal_bytes.set(size_bytes)
+        self._own.journal_lag.set(lag_seconds)
+
+    def store_written(self, seconds: float, observations: int) -> None:
+        """Count a batch that was stored, and how long its transaction took."""
+        self._own.store_write.observe(seconds)
+        self._own.store_observations.inc(observations)
+
+    def store_failed(self) -> None:
+        """Count an attempt to store a batch that failed."""
+        self._own.store_errors.inc()
+
+
+def _set_both(gauges: tuple[Gauge, ...], value: float) -> None:
+    for gauge in gauges:
+        gauge.set(value)
