@@ -49,7 +49,9 @@ def _listen_address(value: str) -> str:
 
 
 # YAML reads a bare 0 as a number.
-Duration = Annotated[str, BeforeValidator(lambda value: "0" if value == 0 and value is not False else value), AfterValidator(_duration)]
+Duration = Annotated[
+    str, BeforeValidator(lambda value: "0" if value == 0 and value is not False else value), AfterValidator(_duration)
+]
 ListenAddress = Annotated[str, AfterValidator(_listen_address)]
 
 

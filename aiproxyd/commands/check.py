@@ -1,0 +1,154 @@
+"""`aiproxyd check`: whether `aiproxyd run` would start with this configuration. Changes nothing."""
+
+import enum
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import typer
+
+from aiproxyd.commands.configuration import ConfigOption
+
+if TYPE_CHECKING:
+    from aiproxyd.config.schema import Config
+
+# A daemon on the same machine answers at once or is not healthy.
+_PROBE_TIMEOUT_SECONDS = 2.0
+
+
+class State(enum.StrEnum):
+    """How one thing stands."""
+
+    OK = "ok"
+    NOTE = "note"
+    """Works, but may not be what was meant."""
+    FAILED = "failed"
+
+
+Line = tuple[str, State, str]
+
+
+def check(config: ConfigOption = None) -> int:
+    """Check whether the daemon would start.
+
+    Looks at the configuration, the CA, the providers, the store and the ports, and prints a report.
+
+    The exit status is 0 when the daemon would start, 2 when the configuration is not usable, and 1 for the rest.
+
+    For example:
+
+      aiproxyd check
+
+      aiproxyd check --config /etc/aiproxyd/config.yaml
+    """
+    from aiproxyd.config.loader import config_file, load
+
+    settings = load(config, os.environ)
+    file = config_file(config, os.environ)
+    lines: list[Line] = [("configuration", State.OK, str(file) if file is not None else "no file; defaults")]
+    for part in (_data_dir, _authority, _providers, _egress, _ports):
+        lines += part(settings)
+    width = max(len(subject) for subject, _, _ in lines)
+    for subject, state, sentence in lines:
+        typer.echo(f"{subject:<{width}}  {state.value:<6}  {sentence}")
+    return int(any(state is State.FAILED for _, state, _ in lines))
+
+
+def _data_dir(settings: "Config") -> Iterator[Line]:
+    folder = settings.data_dir
+    there = next(part for part in (folder, *folder.parents) if part.exists())
+    if not there.is_dir():
+        yield "data folder", State.FAILED, f"{there} is no folder"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        yield "data folder", State.FAILED, f"{there} cannot be written"
+    else:
+        yield "data folder", State.OK, f"{folder}{'' if there == folder else ' (made at the first start)'}"
+
+
+def _authority(settings: "Config") -> Iterator[Line]:
+    from aiproxyd.ca.authority import CERTIFICATE_NAME, KEY_NAME, CertificateAuthority
+    from aiproxyd.exceptions import CertificateError
+
+    own = settings.ca.cert_file is not None
+    certificate_file = settings.ca.cert_file or settings.data_dir / "ca" / CERTIFICATE_NAME
+    if not own and not certificate_file.exists():
+        yield "CA", State.OK, f"{certificate_file} (made at the first start)"
+        return
+    try:
+        ca = CertificateAuthority.load(certificate_file, settings.ca.key_file or settings.data_dir / "ca" / KEY_NAME)
+    except CertificateError as exc:
+        yield "CA", State.FAILED, str(exc)
+        return
+    yield "CA", State.OK, f"{certificate_file}, valid until {ca.certificate.not_valid_after_utc:%Y-%m-%d}"
+
+
+def _providers(settings: "Config") -> Iterator[Line]:
+    from aiproxyd.classify import ProviderStatus
+    from aiproxyd.config.providers import provider_table
+
+    providers = provider_table(settings).providers
+    enabled = [provider.name for provider in providers if provider.status is ProviderStatus.ENABLED]
+    yield "providers", State.OK if enabled else State.NOTE, ", ".join(enabled) or "none is enabled, so nothing is decrypted"
+    for provider in providers:
+        if provider.status in {ProviderStatus.ERROR, ProviderStatus.PROXY_EXCLUDED}:
+            yield "providers", State.NOTE, f"{provider.name} is not used: {provider.reason}"
+
+
+def _egress(settings: "Config") -> Iterator[Line]:
+    import ssl
+
+    file = settings.egress.trusted_ca_file
+    if file is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+    except (OSError, ssl.SSLError) as exc:
+        yield "egress roots", State.FAILED, f"{file} cannot be used: {exc.strerror or exc}"
+    else:
+        yield "egress roots", State.OK, str(file)
+
+
+def _ports(settings: "Config") -> Iterator[Line]:
+    running = _is_running(settings)
+    for subject, address in (*(("proxy", address) for address in settings.listen), ("admin", settings.admin.listen)):
+        problem = _bind(address)
+        if not problem:
+            yield subject, State.OK, f"{address} is free"
+        elif running:
+            yield subject, State.NOTE, f"{address} is taken by a daemon that is running"
+        else:
+            yield subject, State.FAILED, f"{address} cannot be listened on: {problem}"
+
+
+def _bind(address: str) -> str:
+    """Return why `address` cannot be listened on; empty when it can."""
+    import socket
+
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, int(port)))
+            probe.listen(1)
+    except OSError as exc:
+        return exc.strerror or str(exc)
+    return ""
+
+
+def _is_running(settings: "Config") -> bool:
+    """Whether a daemon answers at the admin address."""
+    import http.client
+
+    host, _, port = settings.admin.listen.rpartition(":")
+    loopback = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (what such a listener answers on)
+    host = host.strip("[]")
+    connection = http.client.HTTPConnection(loopback.get(host, host), int(port), timeout=_PROBE_TIMEOUT_SECONDS)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status < 500
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
