@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from aiproxyd.api.app import create_app
 from aiproxyd.api.server import AdminServer
-from aiproxyd.ca.authority import load_or_create
+from aiproxyd.ca.authority import CertificateAuthority
 from aiproxyd.classify import ProviderStatus, ProviderTable
 from aiproxyd.config.loader import load
 from aiproxyd.config.providers import provider_table
@@ -94,7 +94,7 @@ class Control:
         stack.enter_context(_sole_control(config.data_dir))
         journal = config.data_dir / "journal"
         _own_folder(journal)
-        self._ca = load_or_create(config.ca, config.data_dir)
+        self._ca = CertificateAuthority.of(config)
         self._store = await Store.open(config.store_url)
         stack.push_async_callback(self._store.close)
         self._identity = Identity(config.auth.users, self._store)
@@ -111,7 +111,7 @@ class Control:
 
         registry = CollectorRegistry()
         self._metrics = MetricsSink(registry)
-        self._metrics.set_ca_expiry(self._ca.not_after.timestamp())
+        self._metrics.set_ca_expiry(self._ca.certificate.not_valid_after_utc.timestamp())
         self._apply_providers(self._table)
         self._fold = Fold(journal, self._store, [self._metrics], await self._store.positions())
         self._fold.on_store_write = self._metrics.store_written
@@ -154,7 +154,7 @@ class Control:
 
     def ca_pem(self) -> bytes:
         """The certificate that clients are to trust."""
-        return self._ca.certificate_pem
+        return self._ca.trust_pem
 
     def readiness(self) -> dict[str, tuple[bool, str]]:
         """Every condition of readiness, with a word about its state."""
@@ -182,7 +182,7 @@ class Control:
         for name in restart_fields_changed(self.config, config):
             log.warning("a changed setting needs a restart", setting=name)
         self.config = config
-        self._identity.configure(config.auth.users)
+        self._identity.replace_users(config.auth.users)
         self._supervisor.configure(config.for_workers())
         self._supervisor.forget_answers()
         self._apply_providers(table)
