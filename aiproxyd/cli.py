@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from aiproxyd.commands import check, run, version
+from aiproxyd.commands import ca, check, env, providers, run, version
+from aiproxyd.commands import exec as exec_command
 from aiproxyd.exceptions import AiproxydError, ConfigError
 
 USAGE_STATUS = 2
@@ -39,6 +40,10 @@ def _root(
 
 app.command()(run.run)
 app.command()(check.check)
+app.command()(env.env)
+app.command("exec", context_settings=exec_command.CONTEXT_SETTINGS)(exec_command.exec_)
+app.add_typer(ca.app, name="ca")
+app.add_typer(providers.app, name="providers")
 app.command()(version.version)
 
 

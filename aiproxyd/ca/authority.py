@@ -21,12 +21,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from aiproxyd.ca.files import locked, private_folder, write_whole
+from aiproxyd.ca.files import CERTIFICATE_NAME, KEY_NAME, locked, private_folder, write_whole
 from aiproxyd.config.schema import Config
 from aiproxyd.exceptions import CertificateError
-
-CERTIFICATE_NAME = "ca-cert.pem"
-KEY_NAME = "ca-key.pem"
 
 # A client trusts it by hand, so renewing is work for people; ten years is what mkcert and mitmproxy take, too.
 VALID_DAYS = 3650

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, with their mode from the first byte. Not a cache and not a lock for anything but a CA."""
+"""The names of a CA folder's files, and files that appear whole or not at all, with their mode from the first byte."""
 
 import contextlib
 import fcntl
@@ -6,6 +6,9 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+
+CERTIFICATE_NAME = "ca-cert.pem"
+KEY_NAME = "ca-key.pem"
 
 
 def write_whole(path: Path, content: bytes, *, mode: int) -> None:
@@ -32,6 +35,22 @@ def write_whole(path: Path, content: bytes, *, mode: int) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def write_new(path: Path, content: bytes, *, mode: int) -> None:
+    """Put `content` at `path`, where there is nothing yet.
+
+    Raises:
+        FileExistsError: There is something.
+        OSError: It could not be written; nothing is left behind.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def sync_folder(folder: Path) -> None:

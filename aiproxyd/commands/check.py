@@ -66,7 +66,8 @@ def _data_dir(settings: "Config") -> Iterator[Line]:
 
 
 def _authority(settings: "Config") -> Iterator[Line]:
-    from aiproxyd.ca.authority import CERTIFICATE_NAME, KEY_NAME, CertificateAuthority
+    from aiproxyd.ca.authority import CertificateAuthority
+    from aiproxyd.ca.files import CERTIFICATE_NAME, KEY_NAME
     from aiproxyd.exceptions import CertificateError
 
     own = settings.ca.cert_file is not None
