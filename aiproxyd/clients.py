@@ -1,0 +1,168 @@
+"""Which tool sent a request, in which version, and in which of its sessions. Pure: a table of data and three look-ups.
+
+Names are Coder's where Coder has one, so that records and metrics compare; the others are what the tool calls itself.
+
+Facts:
+- Rules are tried in order and the first hit wins; user agents are compared by prefix, without regard to case.
+- Several tools hide behind an SDK's user agent (aider, pi, Cline, Continue): they are told only where another header says so.
+- A session is only looked for where the detected client puts it: the same header means a window, a workspace or a turn elsewhere.
+
+Source:
+    The tools' requests as observed in 2026-11 with the versions in each rule's test row.
+"""
+
+import functools
+import re
+from typing import Final
+
+import msgspec
+
+from aiproxyd.model.head import Headers
+
+UNKNOWN: Final = "Unknown"
+"""Name of a client that no rule knows."""
+
+# Header values end up in records and indexes; real ones are below half of these.
+MAX_SESSION_ID_CHARACTERS: Final = 256
+MAX_REQUEST_ID_CHARACTERS: Final = 128
+MAX_VERSION_CHARACTERS: Final = 64
+
+
+class ClientFacts(msgspec.Struct, frozen=True):
+    """What the headers of a request say about the tool that sent it."""
+
+    name: str
+    """`Unknown` when no rule fits. One of the table's, so bounded."""
+    version: str
+    """Empty when it does not say."""
+
+
+class ClientRule(msgspec.Struct, frozen=True):
+    """How one client is recognised, and where it puts its session id. Any one sign is enough."""
+
+    name: str
+    user_agents: tuple[str, ...] = ()
+    """Lower-case beginnings of the user agent."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """Headers with their exact value; an empty value means any that is not blank."""
+    session_headers: tuple[str, ...] = ()
+    """Headers of the session id, the first that is not blank counts."""
+    takes_body_session: bool = False
+    """Whether a session id in the body counts when no header has one."""
+    body_session_prefix: str = ""
+    """What a session id in the body must begin with, and is not part of it."""
+    version_header: str = ""
+    """A header that holds the version, where the user agent does not."""
+
+
+RULES: Final = (
+    # Coder's list, in Coder's order.
+    ClientRule("Xum", user_agents=("xum/",), session_headers=("x-mux-workspace-id",)),
+    ClientRule("Mux", user_agents=("mux/",), session_headers=("x-mux-workspace-id",)),
+    ClientRule("Claude Code", user_agents=("claude",), session_headers=("x-claude-code-session-id",), takes_body_session=True),
+    ClientRule("Codex", user_agents=("codex",), session_headers=("session-id", "session_id"), takes_body_session=True),
+    ClientRule("Zed", user_agents=("zed/",)),
+    ClientRule("GitHub Copilot (VS Code)", user_agents=("githubcopilotchat/",), session_headers=("x-interaction-id",)),
+    ClientRule("GitHub Copilot (CLI)", user_agents=("copilot/",), session_headers=("x-client-session-id",)),
+    ClientRule(
+        "Kilo Code",
+        user_agents=("kilo-code/",),
+        headers=(("originator", "kilo-code"),),
+        session_headers=("x-kilocode-taskid",),
+    ),
+    ClientRule("Roo Code", user_agents=("roo-code/",), headers=(("originator", "roo-code"),)),
+    ClientRule("Coder Agents", user_agents=("coder-agents/",), session_headers=("x-coder-chat-id",)),
+    ClientRule("Charm Crush", user_agents=("charm crush/", "charm-crush/")),
+    ClientRule("Cursor", headers=(("x-cursor-client-version", ""),), version_header="x-cursor-client-version"),
+    ClientRule(
+        "OpenCode",
+        user_agents=("opencode/",),
+        session_headers=("x-opencode-session", "x-session-affinity", "x-session-id", "session-id"),
+        takes_body_session=True,
+    ),
+    ClientRule("Junie", user_agents=("junie:",)),
+    # Beyond Coder's list.
+    ClientRule("Gemini CLI", user_agents=("geminicli",)),
+    ClientRule("Qwen Code", user_agents=("qwencode/",), takes_body_session=True, body_session_prefix="qwen-code:"),
+    # aider says who it is to OpenRouter alone.
+    ClientRule("Aider", headers=(("x-title", "Aider"), ("http-referer", "https://aider.chat"))),
+    # Libraries, for those who write their own tools. Last, because tools are built from them.
+    ClientRule("Anthropic SDK", user_agents=("anthropic/", "asyncanthropic/", "anthropicbedrock/", "asyncanthropicbedrock/")),
+    ClientRule("OpenAI SDK", user_agents=("openai/", "asyncopenai/", "azureopenai/", "asyncazureopenai/")),
+    ClientRule("Google GenAI SDK", user_agents=("google-genai-sdk/",)),
+    ClientRule("AWS SDK", user_agents=("boto3/",)),
+    ClientRule("Vercel AI SDK", user_agents=("ai-sdk/", "ai-sdk-")),
+    ClientRule("LiteLLM", user_agents=("litellm/",)),
+    ClientRule("LangChain", user_agents=("langchain",)),
+    ClientRule("curl", user_agents=("curl/",)),
+)
+"""Every client that is known, the first rule that fits wins."""
+
+# What a client calls one request and repeats when it retries it.
+_REQUEST_ID_HEADERS: Final = ("x-client-request-id", "idempotency-key", "x-request-id")
+
+# Some clients put their session or thread there (Codex, pi), which would make one request's retries of a whole session.
+_NOT_REQUEST_IDS: Final = ("session-id", "session_id", "thread-id", "x-session-id")
+
+# The first number that ends a name: `name/1.2.3`, `name/v1.2.3`, `name:1.2.3`, `name/language 1.2.3`.
+_VERSION: Final = re.compile(r"[/: ]v?(\d[^\s/(),;]*)")
+
+# A user agent is judged by its beginning. Real ones are below 200 characters.
+_MAX_USER_AGENT_CHARACTERS: Final = 256
+
+
+def detect(headers: Headers) -> ClientFacts:
+    """Return which client sent a request with these headers. Total."""
+    user_agent = (headers.first("user-agent") or "")[:_MAX_USER_AGENT_CHARACTERS]
+    signs = tuple([(headers.first(name) or "")[:_MAX_USER_AGENT_CHARACTERS] for name in _SIGN_HEADERS])
+    return _detect(user_agent, signs)
+
+
+def session_id(client: str, headers: Headers, body_session_id: str = "") -> str:
+    """Return the id of the client's own session; empty when it has none.
+
+    Args:
+        client: Name of the client, as `detect` returned it.
+        headers: Of the request.
+        body_session_id: What the request's body offers as one (`RequestFacts.client_session_id`).
+    """
+    rule = _RULES_BY_NAME.get(client)
+    if rule is None:
+        return ""
+    for name in rule.session_headers:
+        if found := (headers.first(name) or "").strip():
+            return found[:MAX_SESSION_ID_CHARACTERS]
+    if rule.takes_body_session and body_session_id.startswith(rule.body_session_prefix):
+        return body_session_id.removeprefix(rule.body_session_prefix).strip()[:MAX_SESSION_ID_CHARACTERS]
+    return ""
+
+
+def request_id(headers: Headers) -> str:
+    """Return what the client calls this request, the same when it tries again; empty when it has no name for it."""
+    for name in _REQUEST_ID_HEADERS:
+        found = (headers.first(name) or "").strip()
+        if found and all(headers.first(other) != found for other in _NOT_REQUEST_IDS):
+            return found[:MAX_REQUEST_ID_CHARACTERS]
+    return ""
+
+
+@functools.lru_cache(maxsize=1024)
+def _detect(user_agent: str, signs: tuple[str, ...]) -> ClientFacts:
+    """As `detect`, remembered: a machine's tools send few different user agents."""
+    lower = user_agent.lower()
+    values = dict(zip(_SIGN_HEADERS, signs, strict=True))
+    for rule in RULES:
+        is_named = bool(rule.user_agents) and lower.startswith(rule.user_agents)
+        if is_named or any(values[name] == value if value else values[name].strip() for name, value in rule.headers):
+            if rule.version_header:
+                version = values[rule.version_header].strip()
+            else:
+                # Another product's user agent says nothing about the version of the one that a header named.
+                found = _VERSION.search(user_agent) if is_named else None
+                version = found[1] if found else ""
+            return ClientFacts(rule.name, version[:MAX_VERSION_CHARACTERS])
+    return ClientFacts(UNKNOWN, "")
+
+
+_RULES_BY_NAME: Final = {rule.name: rule for rule in RULES}
+_SIGN_HEADERS: Final = tuple(dict.fromkeys(name for rule in RULES for name, _ in rule.headers))

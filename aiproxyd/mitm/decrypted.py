@@ -1,0 +1,58 @@
+"""What the tap is told by those who carry decrypted bytes: whose connection it is, what to keep, and who ended a request early."""
+
+import enum
+
+import msgspec
+
+from aiproxyd.classify import Provider
+from aiproxyd.model.authority import Authority
+from aiproxyd.model.principal import Principal
+
+
+class DecryptedConnection(msgspec.Struct, frozen=True):
+    """A client's connection to a provider, after its CONNECT was answered with 200."""
+
+    id: str
+    """A UUID."""
+    authority: Authority
+    """What the CONNECT named."""
+    provider: Provider
+    """Who claims it."""
+    principal: Principal
+    """Who is charged."""
+
+
+class TapSettings(msgspec.Struct, frozen=True):
+    """What the tap keeps, and up to which size it reads."""
+
+    record_content: bool = True
+    """Whether prompts, tool arguments and reasoning leave the tap."""
+    max_request_body_bytes: int = 32 << 20
+    """A larger request body (decoded) is not read."""
+    max_response_body_bytes: int = 16 << 20
+    """A larger response document (decoded), or event of a stream, is not read."""
+
+
+class AbortedBy(enum.Enum):
+    """Who ended a request before its response was whole."""
+
+    CLIENT = enum.auto()
+    """It closed or reset its connection, or its stream."""
+    UPSTREAM = enum.auto()
+    """It closed or reset the connection, or broke the framing of HTTP."""
+    UNREACHABLE = enum.auto()
+    """No connection with the provider came about."""
+    PROXY = enum.auto()
+    """We did: a drain ran out of time, or an idle timeout met."""
+    REFUSED = enum.auto()
+    """We answered instead of the provider."""
+
+
+STATUS_OF_ABORT = {
+    AbortedBy.CLIENT: 499,
+    AbortedBy.UPSTREAM: 502,
+    AbortedBy.UNREACHABLE: 502,
+    AbortedBy.PROXY: 503,
+    AbortedBy.REFUSED: 403,
+}
+"""The status that is recorded when an abort comes before the provider's own."""

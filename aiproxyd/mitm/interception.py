@@ -1,0 +1,435 @@
+"""One request to an intercepted endpoint and its response: bytes in, observations out. Knows no mitmproxy and no socket.
+
+It is not total: what it raises beside `WireError` is a fault of ours, and `tap` stands between it and the bytes.
+It reads what it can and leaves the judgement to `ending`.
+"""
+
+from typing import Final
+
+from aiproxyd import clients
+from aiproxyd.assemble import Assembly, Finished, FinishedThought, FinishedToolCall
+from aiproxyd.exceptions import MalformedBody, WireError
+from aiproxyd.mitm.decrypted import STATUS_OF_ABORT, AbortedBy, DecryptedConnection, TapSettings
+from aiproxyd.mitm.ending import error_of, outcome_of, usage_of
+from aiproxyd.mitm.report import Reporter
+from aiproxyd.model.endpoint import Endpoint
+from aiproxyd.model.events import ProviderErrorReported
+from aiproxyd.model.head import Headers, RequestHead, ResponseHead
+from aiproxyd.model.observation import (
+    InterceptionDescribed,
+    InterceptionEnded,
+    InterceptionStarted,
+    ResponseProgressed,
+    ThoughtRecorded,
+    ToolCalled,
+    UnknownEventsSeen,
+)
+from aiproxyd.model.outcome import ErrorType, Outcome, UsageSource
+from aiproxyd.providers.api import Api, RequestFacts, ResponseParser
+from aiproxyd.redaction import credential_hint
+from aiproxyd.wire.content_coding import ContentDecoder
+from aiproxyd.wire.json_document import DocumentCollector
+
+UNKNOWN_MODEL: Final = "coder-aibridge-unknown"
+"""The request model of a body that names none; Coder's word, so that records compare."""
+
+MAX_ERROR_BODY_BYTES: Final = 64 << 10
+"""So much of an error's body is read. Providers' errors are below 4 KiB; pages of gateways before them may be longer."""
+
+MAX_USER_AGENT_CHARACTERS: Final = 512
+MAX_ANOMALY_CHARACTERS: Final = 300
+
+_EVENT_STREAM: Final = "text/event-stream"
+_NOTHING_KNOWN: Final = RequestFacts()
+
+
+class Interception:
+    """The observer of one request. The constructor tells InterceptionStarted and makes it durable."""
+
+    __slots__ = (
+        "_api",
+        "_assembly",
+        "_connection",
+        "_decoder",
+        "_error_body",
+        "_facts",
+        "_failure",
+        "_first_byte_at",
+        "_first_output_at",
+        "_has_progressed",
+        "_head",
+        "_is_described",
+        "_is_ended",
+        "_is_streamed",
+        "_parser",
+        "_reporter",
+        "_request_anomaly",
+        "_request_body",
+        "_request_bytes",
+        "_request_decoder",
+        "_response_bytes",
+        "_settings",
+        "_started_at",
+        "_status_code",
+        "client",
+        "id",
+    )
+
+    def __init__(
+        self,
+        reporter: Reporter,
+        settings: TapSettings,
+        *,
+        api: Api,
+        connection: DecryptedConnection,
+        head: RequestHead,
+        endpoint: Endpoint,
+    ) -> None:
+        self.id = reporter.new_id()
+        self._reporter = reporter
+        self._settings = settings
+        self._api = api
+        self._connection = connection
+        self._head: RequestHead | None = head
+        """None once the request is described: nothing else needs it."""
+        self._started_at = reporter.monotonic()
+        self._facts = _NOTHING_KNOWN
+        self._is_described = False
+        self._is_ended = False
+        self._request_bytes = 0
+        self._request_body: DocumentCollector | None = DocumentCollector(settings.max_request_body_bytes)
+        """None once the body was read or turned out unreadable."""
+        self._request_decoder: ContentDecoder | None = None
+        self._request_anomaly = ""
+        self._response_bytes = 0
+        self._status_code = 0
+        self._is_streamed = False
+        self._decoder: ContentDecoder | None = None
+        self._parser: ResponseParser | None = None
+        """None before the head, and once there is nothing more to read."""
+        self._error_body: bytearray | None = None
+        """Of a response with an error status; None for any other."""
+        self._failure = ""
+        """Why the response could not be read."""
+        self._assembly = Assembly(keeps_content=settings.record_content)
+        self._first_byte_at: float | None = None
+        self._first_output_at: float | None = None
+        self._has_progressed = False
+        headers = head.headers
+        client = clients.detect(headers)
+        self.client = client.name
+        principal, provider = connection.principal, connection.provider
+        reporter.tell(
+            InterceptionStarted(
+                at=reporter.now(),
+                interception_id=self.id,
+                provider=provider.name,
+                provider_type=provider.type,
+                api=endpoint.api,
+                method=head.method,
+                route=endpoint.route,
+                host=connection.authority.host,
+                principal_id=principal.id,
+                principal_name=principal.name,
+                principal_groups=principal.groups,
+                client=client.name,
+                client_version=client.version,
+                user_agent=(headers.first("user-agent") or "")[:MAX_USER_AGENT_CHARACTERS],
+                credential_hint=credential_hint(head),
+                client_request_id=clients.request_id(headers),
+                connection_id=connection.id,
+            )
+        )
+        reporter.flush()
+        try:
+            self._request_decoder = _decoder_for(headers)
+        except WireError as exc:
+            self._give_up_request(f"request body: {exc}")
+
+    def request_data(self, data: bytes) -> None:
+        """Take in the next bytes of the request's body, content-coded."""
+        self._request_bytes += len(data)
+        body = self._request_body
+        if body is None:
+            return
+        try:
+            if self._request_decoder is None:
+                body.feed(data)
+            else:
+                for piece in self._request_decoder.feed(data):
+                    body.feed(piece)
+        except WireError as exc:
+            self._give_up_request(f"request {exc}" if body.is_too_large else f"request body: {exc}")
+
+    def request_end(self) -> None:
+        """Take note that the request's body is whole, and describe it."""
+        if self._is_described:
+            return
+        if self._request_body is not None:
+            assert self._head is not None
+            try:
+                if self._request_decoder is not None:
+                    self._request_decoder.close()
+                self._facts = self._api.read_request(self._request_body.close(), self._head)
+            except WireError as exc:
+                self._give_up_request(f"request body: {exc}")
+        self._describe()
+
+    def response_head(self, head: ResponseHead) -> None:
+        """Take note of the response's status, and choose how its body is read."""
+        self._first_byte_at = self._reporter.monotonic()
+        self._status_code = status = head.status_code
+        if status == 101:
+            return
+        content_type = (head.headers.first("content-type") or "").partition(";")[0].strip().lower()
+        try:
+            self._decoder = _decoder_for(head.headers)
+        except WireError as exc:
+            self._failure = str(exc)
+        if status >= 400:
+            self._error_body = bytearray()
+        elif 200 <= status < 300 and not self._failure:
+            # A wrong or missing type is not rare among servers that imitate an API: then the request decides.
+            is_document = "json" in content_type
+            self._is_streamed = content_type == _EVENT_STREAM or (not is_document and self._facts.streaming)
+            make_parser = self._api.stream_parser if self._is_streamed else self._api.document_parser
+            self._parser = make_parser(self._settings.max_response_body_bytes)
+
+    def response_data(self, data: bytes) -> None:
+        """Take in the next bytes of the response's body, content-coded."""
+        self._response_bytes += len(data)
+        if self._parser is None and self._error_body is None:
+            return
+        try:
+            if self._decoder is None:
+                self._read(data)
+            else:
+                for piece in self._decoder.feed(data):
+                    self._read(piece)
+                    if self._parser is None and self._error_body is None:
+                        break
+        except WireError as exc:
+            self._give_up_response(exc)
+
+    def end(self, aborted_by: AbortedBy | None, detail: str, status_code: int) -> None:
+        """Tell the end: of a whole response, or of one that was aborted.
+
+        Args:
+            aborted_by: None when the response is whole.
+            detail: A sentence for the record about an abort.
+            status_code: What the client got from us instead of an answer; 0 for the usual one.
+        """
+        if not self._is_described:
+            what = "the request was aborted" if aborted_by is not None else "the response ended"
+            self._give_up_request(self._request_anomaly or f"{what} before the request's body was whole")
+            self._describe()
+        is_cut = False
+        if aborted_by is None and not self._failure:
+            self._close_response()
+            is_cut = bool(self._failure)
+        assembly = self._assembly
+        self._tell_finished(assembly.finish())
+        error = self._provider_error()
+        outcome = outcome_of(
+            assembly,
+            aborted_by,
+            has_error=error is not None,
+            is_streamed=self._is_streamed,
+            # What only the end makes unreadable is the tail of a stream that was cut.
+            is_unreadable=bool(self._failure) and not (is_cut and self._is_streamed),
+        )
+        status_code = self._recorded_status(aborted_by, status_code)
+        provider_type = self._connection.provider.type
+        error_type, error_message = error_of(
+            outcome, error, status_code=status_code, provider_type=provider_type, detail=detail
+        )
+        self._tell_end(outcome, status_code, error_type, error_message)
+
+    def end_unread(self, anomaly: str, aborted_by: AbortedBy | None, status_code: int) -> None:
+        """Tell the end of a request that could not be observed because of a fault of ours."""
+        if not self._is_described:
+            self._is_described = True
+            self._tell_described(anomaly)
+        if self._is_ended:
+            return
+        self._failure = self._failure or anomaly
+        self._tell_end(Outcome.PARSE_FAILED, self._recorded_status(aborted_by, status_code), None, "")
+
+    def _give_up_request(self, anomaly: str) -> None:
+        self._request_anomaly = anomaly
+        self._request_body = None
+        self._request_decoder = None
+
+    def _give_up_response(self, exc: WireError) -> None:
+        self._failure = str(exc) or type(exc).__name__
+        self._parser = None
+        self._decoder = None
+
+    def _describe(self) -> None:
+        self._is_described = True
+        self._tell_described(self._request_anomaly or self._facts.anomaly)
+        self._head = None
+        self._request_body = None
+        self._request_decoder = None
+
+    def _tell_described(self, anomaly: str) -> None:
+        facts = self._facts
+        assert self._head is not None
+        self._reporter.tell(
+            InterceptionDescribed(
+                at=self._reporter.now(),
+                interception_id=self.id,
+                request_model=facts.request_model or UNKNOWN_MODEL,
+                streaming=facts.streaming,
+                client_session_id=clients.session_id(self.client, self._head.headers, facts.client_session_id),
+                correlating_tool_call_id=facts.correlating_tool_call_id,
+                prompt=facts.prompt if self._settings.record_content else None,
+                has_prompt=bool(facts.prompt),
+                anomaly=anomaly[:MAX_ANOMALY_CHARACTERS],
+                metadata=facts.metadata,
+            )
+        )
+
+    def _read(self, piece: bytes) -> None:
+        """Read decoded bytes of the response."""
+        if self._parser is not None:
+            events = self._parser.feed(piece)
+            if events:
+                self._tell_finished(self._assembly.feed(events))
+                self._note_progress()
+        elif self._error_body is not None:
+            self._error_body += piece[: MAX_ERROR_BODY_BYTES - len(self._error_body)]
+
+    def _note_progress(self) -> None:
+        assembly = self._assembly
+        if self._first_output_at is None and assembly.has_output and self._is_streamed:
+            self._first_output_at = self._reporter.monotonic()
+        if not self._has_progressed and assembly.usage is not None:
+            self._has_progressed = True
+            if not assembly.usage_is_final:
+                self._reporter.tell(
+                    ResponseProgressed(
+                        at=self._reporter.now(),
+                        interception_id=self.id,
+                        response_id=assembly.response_id,
+                        response_model=assembly.response_model,
+                        usage=assembly.usage,
+                    )
+                )
+
+    def _close_response(self) -> None:
+        """Read what only the end of the body tells. A failure is noted, and what could be read before it stays."""
+        if self._parser is None:
+            return
+        try:
+            cut: MalformedBody | None = None
+            if self._decoder is not None:
+                try:
+                    self._decoder.close()
+                except MalformedBody as exc:
+                    # What came may be enough: servers exist that leave the trailer of gzip away.
+                    cut = exc
+            self._tell_finished(self._assembly.feed(self._parser.close()))
+            if cut is not None and not self._assembly.is_ended:
+                raise cut
+        except WireError as exc:
+            self._give_up_response(exc)
+
+    def _tell_finished(self, finished: list[Finished]) -> None:
+        for item in finished:
+            match item:
+                case FinishedToolCall():
+                    self._reporter.tell(
+                        ToolCalled(
+                            at=self._reporter.now(),
+                            interception_id=self.id,
+                            tool=item.name,
+                            position=item.position,
+                            call_id=item.call_id,
+                            item_id=item.item_id,
+                            tool_kind=item.kind,
+                            arguments=item.arguments,
+                            truncated=item.is_truncated,
+                            server_url=item.server_url,
+                            response_id=self._assembly.response_id,
+                        )
+                    )
+                case FinishedThought():
+                    self._reporter.tell(
+                        ThoughtRecorded(
+                            at=self._reporter.now(),
+                            interception_id=self.id,
+                            position=item.position,
+                            source=item.source,
+                            content=item.content,
+                        )
+                    )
+
+    def _provider_error(self) -> ProviderErrorReported | None:
+        if self._error_body is None:
+            return self._assembly.error
+        return self._api.read_error(self._status_code, bytes(self._error_body))
+
+    def _recorded_status(self, aborted_by: AbortedBy | None, status_code: int) -> int:
+        """Return the provider's status; before it came, that of the abort."""
+        if self._status_code or aborted_by is None:
+            return self._status_code
+        return status_code or STATUS_OF_ABORT[aborted_by]
+
+    def _tell_end(self, outcome: Outcome, status_code: int, error_type: ErrorType | None, error_message: str) -> None:
+        assembly = self._assembly
+        reporter = self._reporter
+        source, usage = usage_of(
+            assembly, outcome, status_code=self._status_code, input_characters=self._facts.input_characters
+        )
+        metadata = assembly.metadata
+        if self._status_code == 101:
+            metadata = metadata | {"transport": "websocket"}
+        if source is UsageSource.REPORTED and not assembly.usage_is_final:
+            metadata = metadata | {"usage": "partial"}
+        at = reporter.now()
+        self._is_ended = True
+        if assembly.unknown:
+            reporter.tell(
+                UnknownEventsSeen(at=at, provider=self._connection.provider.name, api=self._api.name, counts=assembly.unknown)
+            )
+        reporter.tell(
+            InterceptionEnded(
+                at=at,
+                interception_id=self.id,
+                outcome=outcome,
+                usage_source=source,
+                usage=usage,
+                status_code=status_code,
+                response_id=assembly.response_id,
+                response_model=assembly.response_model,
+                finish_reason=assembly.finish_reason,
+                error_type=error_type,
+                error_message=error_message,
+                anomaly=self._failure[:MAX_ANOMALY_CHARACTERS],
+                request_bytes=self._request_bytes,
+                response_bytes=self._response_bytes,
+                first_byte_seconds=self._since_start(self._first_byte_at),
+                first_output_seconds=self._since_start(self._first_output_at),
+                duration_seconds=round(reporter.monotonic() - self._started_at, 6),
+                output_characters=assembly.output_characters,
+                metadata=metadata,
+            )
+        )
+        # A client that saw its response's end must find its record, whenever we die.
+        reporter.flush()
+
+    def _since_start(self, at: float | None) -> float | None:
+        return None if at is None else round(at - self._started_at, 6)
+
+
+def _decoder_for(headers: Headers) -> ContentDecoder | None:
+    """Return the decoder of a body's content codings; None when it has none.
+
+    Raises:
+        WireError: A coding is not known, or there are too many.
+    """
+    if "content-encoding" not in headers:
+        return None
+    decoder = ContentDecoder(headers.tokens("content-encoding"))
+    return None if decoder.is_identity else decoder

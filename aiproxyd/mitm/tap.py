@@ -1,0 +1,238 @@
+"""Where bytes that were already forwarded are looked at. Knows no mitmproxy, no socket and no event loop.
+
+Whoever carries a decrypted connection (the relay below HTTP, or the hooks of mitmproxy's HTTP layers) opens a `RequestTap` a
+request and feeds it heads and body bytes, after transfer coding and still content-coded, and after it has forwarded them.
+
+Observing fails open: no method raises and none blocks. A fault of ours inside is caught here, in the one place of this floor
+where that is allowed; the request is then not looked at any more and ends as `parse_failed`, and its bytes go on.
+"""
+
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+import structlog
+
+from aiproxyd.classify import find_endpoint
+from aiproxyd.mitm.decrypted import STATUS_OF_ABORT, AbortedBy, DecryptedConnection, TapSettings
+from aiproxyd.mitm.interception import Interception
+from aiproxyd.mitm.report import Reporter
+from aiproxyd.model.endpoint import PASSTHROUGH, Endpoint
+from aiproxyd.model.head import RequestHead, ResponseHead
+from aiproxyd.model.observation import PassthroughEnded, PassthroughStarted
+from aiproxyd.providers.api import Api
+from aiproxyd.providers.apis import APIS
+
+__all__ = ["AbortedBy", "DecryptedConnection", "RequestTap", "Tap", "TapSettings"]
+
+_log = structlog.get_logger(__name__)
+
+
+class _Observer(Protocol):
+    """What looks at one request. It may raise; each method is called at most as often and in the order HTTP allows."""
+
+    @property
+    def id(self) -> str: ...
+
+    def request_data(self, data: bytes) -> None: ...
+
+    def request_end(self) -> None: ...
+
+    def response_head(self, head: ResponseHead) -> None: ...
+
+    def response_data(self, data: bytes) -> None: ...
+
+    def end(self, aborted_by: AbortedBy | None, detail: str, status_code: int) -> None: ...
+
+    def end_unread(self, anomaly: str, aborted_by: AbortedBy | None, status_code: int) -> None: ...
+
+
+class RequestTap:
+    """One decrypted request and its response. Every method is total, and after the end every method does nothing.
+
+    `response_head` may come before `request_end`. Exactly one of `response_end` and `abort` counts: the first.
+    """
+
+    __slots__ = ("_anomaly", "_is_over", "_is_request_over", "_observer", "endpoint", "id")
+
+    def __init__(self, endpoint: Endpoint, observer: _Observer | None) -> None:
+        """Return the tap of a request.
+
+        Args:
+            endpoint: What the request names; one without an API is a passthrough.
+            observer: None when there is nothing to tell.
+        """
+        self.endpoint = endpoint
+        self.id = observer.id if observer is not None else ""
+        """The interception's or the passthrough's UUID; empty when nothing is told of it."""
+        self._observer = observer
+        self._anomaly = ""
+        """The fault of ours after which nothing more is looked at."""
+        self._is_request_over = False
+        self._is_over = observer is None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the end was told."""
+        return self._is_over
+
+    def request_data(self, data: bytes) -> None:
+        """Take in the next bytes of the request's body."""
+        if self._is_over or self._is_request_over or self._anomaly or self._observer is None:
+            return
+        try:
+            self._observer.request_data(data)
+        except Exception as exc:
+            self._fail(exc)
+
+    def request_end(self) -> None:
+        """Take note that the request's body is whole; a request without a body is whole at once."""
+        if self._is_over or self._is_request_over or self._anomaly or self._observer is None:
+            return
+        self._is_request_over = True
+        try:
+            self._observer.request_end()
+        except Exception as exc:
+            self._fail(exc)
+
+    def response_head(self, head: ResponseHead) -> None:
+        """Take note of the final response's head; interim ones (100, 103) are none of ours.
+
+        A 101 ends the request: what follows is another protocol.
+        """
+        if self._is_over or self._observer is None:
+            return
+        if not self._anomaly:
+            try:
+                self._observer.response_head(head)
+            except Exception as exc:
+                self._fail(exc)
+        if head.status_code == 101:
+            self.response_end()
+
+    def response_data(self, data: bytes) -> None:
+        """Take in the next bytes of the response's body."""
+        if self._is_over or self._anomaly or self._observer is None:
+            return
+        try:
+            self._observer.response_data(data)
+        except Exception as exc:
+            self._fail(exc)
+
+    def response_end(self) -> None:
+        """Take note that the response is whole by HTTP's framing."""
+        self._end(None, "", 0)
+
+    def abort(self, by: AbortedBy, detail: str = "", *, status_code: int = 0) -> None:
+        """Take note that the response will never be whole.
+
+        Args:
+            by: Who ended it.
+            detail: A sentence for the record.
+            status_code: What the client got from us instead of an answer; 0 for the usual one of `by`.
+        """
+        self._end(by, detail, status_code)
+
+    def _end(self, aborted_by: AbortedBy | None, detail: str, status_code: int) -> None:
+        if self._is_over or self._observer is None:
+            return
+        self._is_over = True
+        observer, self._observer = self._observer, None
+        if not self._anomaly:
+            try:
+                observer.end(aborted_by, detail, status_code)
+            except Exception as exc:
+                self._fail(exc)
+            else:
+                return
+        try:
+            observer.end_unread(self._anomaly, aborted_by, status_code)
+        except Exception as exc:
+            self._fail(exc)
+
+    def _fail(self, exc: Exception) -> None:
+        self._anomaly = _place_of(exc)
+        _log.error("the tap failed; the request is forwarded unobserved", interception_id=self.id, error=self._anomaly)
+
+
+class _Passthrough:
+    """The observer of a decrypted request that is counted and not read."""
+
+    __slots__ = ("_provider", "_reporter", "_status_code", "id")
+
+    def __init__(self, reporter: Reporter, connection: DecryptedConnection, head: RequestHead, endpoint: Endpoint) -> None:
+        self.id = reporter.new_id()
+        self._reporter = reporter
+        self._provider = connection.provider.name
+        self._status_code = 0
+        reporter.tell(
+            PassthroughStarted(
+                at=reporter.now(), request_id=self.id, provider=self._provider, method=head.method, route=endpoint.route
+            )
+        )
+        reporter.flush()
+
+    def request_data(self, data: bytes) -> None:
+        pass
+
+    def request_end(self) -> None:
+        pass
+
+    def response_head(self, head: ResponseHead) -> None:
+        self._status_code = head.status_code
+
+    def response_data(self, data: bytes) -> None:
+        pass
+
+    def end(self, aborted_by: AbortedBy | None, detail: str, status_code: int) -> None:  # noqa: ARG002 (counted, not told)
+        if aborted_by is not None:
+            self._status_code = self._status_code or status_code or STATUS_OF_ABORT[aborted_by]
+        self._reporter.tell(
+            PassthroughEnded(
+                at=self._reporter.now(), request_id=self.id, provider=self._provider, status_code=self._status_code
+            )
+        )
+
+    def end_unread(self, anomaly: str, aborted_by: AbortedBy | None, status_code: int) -> None:
+        self.end(aborted_by, anomaly, status_code)
+
+
+class Tap:
+    """Opens the tap of each decrypted request. `settings` may be replaced; requests that are open keep theirs."""
+
+    __slots__ = ("_apis", "_reporter", "settings")
+
+    def __init__(self, reporter: Reporter, settings: TapSettings, *, apis: Mapping[str, Api] = APIS) -> None:
+        self._reporter = reporter
+        self._apis: Final = apis
+        self.settings = settings
+
+    def open(self, connection: DecryptedConnection, head: RequestHead) -> RequestTap:
+        """Return the tap of the request that begins with `head`, to be called before anything of it leaves for the provider.
+
+        What it tells is on disk when it returns. An endpoint whose API nobody reads is a passthrough.
+        """
+        endpoint = PASSTHROUGH
+        try:
+            endpoint = find_endpoint(connection.provider, head.method, head.path)
+            api = self._apis.get(endpoint.api)
+            if api is None:
+                return RequestTap(endpoint, _Passthrough(self._reporter, connection, head, endpoint))
+            return RequestTap(
+                endpoint,
+                Interception(self._reporter, self.settings, api=api, connection=connection, head=head, endpoint=endpoint),
+            )
+        except Exception as exc:
+            _log.error("the tap failed; the request is forwarded unobserved", error=_place_of(exc))
+            return RequestTap(endpoint, None)
+
+
+def _place_of(exc: Exception) -> str:
+    """Return the kind of a fault and where it happened. Its text may hold what the bytes held, and stays out of logs."""
+    traceback = exc.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    place = ""
+    if traceback is not None:
+        code = traceback.tb_frame.f_code
+        place = f" in {code.co_qualname}, line {traceback.tb_lineno}"
+    return f"internal error: {type(exc).__name__}{place}"
