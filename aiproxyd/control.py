@@ -88,6 +88,16 @@ class Control:
         """Where the admin server listens."""
         return _name_of(self._admin_socket)
 
+    @property
+    def ca_file(self) -> Path:
+        """The certificate that clients are to trust."""
+        return self._ca.certificate_file
+
+    @property
+    def worker_count(self) -> int:
+        """How many workers accept connections."""
+        return self._supervisor.ready_workers
+
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         config = self.config
         _own_folder(config.data_dir)
@@ -122,7 +132,9 @@ class Control:
         await admin.start()
         stack.push_async_callback(admin.stop)
 
-        self._supervisor = Supervisor(listen=self._sockets, config=config.for_workers(), authenticate=self._identity.authenticate)
+        self._supervisor = Supervisor(
+            listen=self._sockets, config=config.for_workers(), authenticate=self._identity.authenticate
+        )
         stack.push_async_callback(self._finish)
         self._fold.start()
         await self._supervisor.start(config.workers or len(os.sched_getaffinity(0)))
@@ -290,4 +302,3 @@ def _warn_about(table: ProviderTable) -> None:
     for provider in table.providers:
         if provider.status in {ProviderStatus.ERROR, ProviderStatus.PROXY_EXCLUDED}:
             log.warning("a provider is not in use", provider=provider.name, status=provider.status, reason=provider.reason)
-

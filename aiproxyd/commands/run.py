@@ -1,0 +1,88 @@
+"""`aiproxyd run`: the daemon, in the foreground, and the block it prints when it stands."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aiproxyd.commands.configuration import ConfigOption
+
+if TYPE_CHECKING:
+    from aiproxyd.control import Control
+
+
+def run(
+    config: ConfigOption = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Worker processes; 0 is one a core.", min=0, max=256, show_default=False)
+    ] = None,
+    listen: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ADDRESS:PORT", help="Where the proxy listens; may be given more than once.", show_default=False),
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Folder of the CA, journal and store.", show_default=False)
+    ] = None,
+) -> None:
+    """Start the proxy and the admin server.
+
+    Ctrl-C or SIGTERM lets streams finish, a second one closes at once; SIGHUP reads the configuration again.
+
+    For example:
+
+      aiproxyd run
+
+      aiproxyd run --config /etc/aiproxyd/config.yaml --workers 4
+
+      AIPROXYD_LOGGING__FORMAT=json aiproxyd run
+    """
+    import asyncio
+
+    from aiproxyd.config.loader import load
+    from aiproxyd.control import Control
+    from aiproxyd.telemetry.logs import configure_logging
+
+    # Options of the command line are the same overrides as those of the environment, so that a reload keeps them.
+    environ = dict(os.environ)
+    if workers is not None:
+        environ["AIPROXYD_WORKERS"] = str(workers)
+    if listen:
+        environ["AIPROXYD_LISTEN"] = "[" + ", ".join(f'"{address}"' for address in listen) + "]"
+    if data_dir is not None:
+        environ["AIPROXYD_DATA_DIR"] = str(data_dir.absolute())
+    settings = load(config, environ)
+    configure_logging(settings.logging.format, settings.logging.level)
+    asyncio.run(Control(settings, config_path=config, environ=environ).run(_announce))
+
+
+def _announce(control: "Control") -> None:
+    """Print where everything is and the lines to paste."""
+    from aiproxyd import __version__
+    from aiproxyd.commands.env import Shell, client_variables, rendered, shell_of
+
+    settings = control.config
+    user, token = control.first_user
+    command = Path(sys.argv[0]).absolute() if Path(sys.argv[0]).name == "aiproxyd" else f"{sys.executable} -m aiproxyd"
+    facts = {
+        "proxy": ", ".join(f"http://{address}" for address in control.listen),
+        "admin": f"http://{control.admin_listen}  (/metrics, /readyz, /ca-cert.pem)",
+        "CA": f"{control.ca_file}",
+        "state": f"{settings.data_dir}",
+        "workers": f"{control.worker_count}",
+        "user": user,
+    }
+    lines = [f"aiproxyd {__version__} is running", ""]
+    lines += [f"  {name:<8} {value}" for name, value in facts.items()]
+    if token or settings.auth.mode.value == "off":
+        lines += ["", "Paste into the shell whose tools are to use it:", "", f'  eval "$({command} env)"']
+        if sys.stdout.isatty():
+            # Only to a person: these lines hold the token, and what is no terminal may be kept.
+            shell = shell_of(os.environ)
+            variables = client_variables(settings, user=None, token=token, environ=os.environ)
+            lines += ["", f"which sets ({(shell or Shell.BASH).value}):", ""]
+            lines += [f"  {line}" for line in rendered(variables, shell).splitlines()]
+    else:
+        lines += ["", f"Make a user with `{command} user add NAME`; it prints the lines to paste."]
+    print("\n".join(lines), flush=True)
