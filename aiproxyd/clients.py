@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 
 from aiproxyd.model.head import Headers
+from aiproxyd.providers.api import RequestFacts
 
 UNKNOWN: Final = "Unknown"
 """Name of a client that no rule knows."""
@@ -26,6 +27,9 @@ UNKNOWN: Final = "Unknown"
 MAX_SESSION_ID_CHARACTERS: Final = 256
 MAX_REQUEST_ID_CHARACTERS: Final = 128
 MAX_VERSION_CHARACTERS: Final = 64
+
+
+_USER_ID: Final = "metadata.user_id"
 
 
 class ClientFacts(msgspec.Struct, frozen=True):
@@ -47,9 +51,10 @@ class ClientRule(msgspec.Struct, frozen=True):
     """Headers with their exact value; an empty value means any that is not blank."""
     session_headers: tuple[str, ...] = ()
     """Headers of the session id, the first that is not blank counts."""
-    takes_body_session: bool = False
-    """Whether a session id in the body counts when no header has one."""
-    body_session_prefix: str = ""
+    body_hints: tuple[str, ...] = ()
+    """Where in the body a session id counts when no header has one: `metadata.user_id` for what an API finds there, or a key of
+    `RequestFacts.metadata`."""
+    body_hint_prefix: str = ""
     """What a session id in the body must begin with, and is not part of it."""
     version_header: str = ""
     """A header that holds the version, where the user agent does not."""
@@ -59,8 +64,13 @@ RULES: Final = (
     # Coder's list, in Coder's order.
     ClientRule("Xum", user_agents=("xum/",), session_headers=("x-mux-workspace-id",)),
     ClientRule("Mux", user_agents=("mux/",), session_headers=("x-mux-workspace-id",)),
-    ClientRule("Claude Code", user_agents=("claude",), session_headers=("x-claude-code-session-id",), takes_body_session=True),
-    ClientRule("Codex", user_agents=("codex",), session_headers=("session-id", "session_id"), takes_body_session=True),
+    ClientRule("Claude Code", user_agents=("claude",), session_headers=("x-claude-code-session-id",), body_hints=(_USER_ID,)),
+    ClientRule(
+        "Codex",
+        user_agents=("codex",),
+        session_headers=("session-id", "session_id"),
+        body_hints=("client_metadata.session_id", "prompt_cache_key"),
+    ),
     ClientRule("Zed", user_agents=("zed/",)),
     ClientRule("GitHub Copilot (VS Code)", user_agents=("githubcopilotchat/",), session_headers=("x-interaction-id",)),
     ClientRule("GitHub Copilot (CLI)", user_agents=("copilot/",), session_headers=("x-client-session-id",)),
@@ -78,12 +88,12 @@ RULES: Final = (
         "OpenCode",
         user_agents=("opencode/",),
         session_headers=("x-opencode-session", "x-session-affinity", "x-session-id", "session-id"),
-        takes_body_session=True,
+        body_hints=("prompt_cache_key",),
     ),
     ClientRule("Junie", user_agents=("junie:",)),
     # Beyond Coder's list.
     ClientRule("Gemini CLI", user_agents=("geminicli",)),
-    ClientRule("Qwen Code", user_agents=("qwencode/",), takes_body_session=True, body_session_prefix="qwen-code:"),
+    ClientRule("Qwen Code", user_agents=("qwencode/",), body_hints=("prompt_cache_key",), body_hint_prefix="qwen-code:"),
     # aider says who it is to OpenRouter alone.
     ClientRule("Aider", headers=(("x-title", "Aider"), ("http-referer", "https://aider.chat"))),
     # Libraries, for those who write their own tools. Last, because tools are built from them.
@@ -118,13 +128,13 @@ def detect(headers: Headers) -> ClientFacts:
     return _detect(user_agent, signs)
 
 
-def session_id(client: str, headers: Headers, body_session_id: str = "") -> str:
+def session_id(client: str, headers: Headers, facts: RequestFacts) -> str:
     """Return the id of the client's own session; empty when it has none.
 
     Args:
         client: Name of the client, as `detect` returned it.
         headers: Of the request.
-        body_session_id: What the request's body offers as one (`RequestFacts.client_session_id`).
+        facts: What its body offers.
     """
     rule = _RULES_BY_NAME.get(client)
     if rule is None:
@@ -132,8 +142,10 @@ def session_id(client: str, headers: Headers, body_session_id: str = "") -> str:
     for name in rule.session_headers:
         if found := (headers.first(name) or "").strip():
             return found[:MAX_SESSION_ID_CHARACTERS]
-    if rule.takes_body_session and body_session_id.startswith(rule.body_session_prefix):
-        return body_session_id.removeprefix(rule.body_session_prefix).strip()[:MAX_SESSION_ID_CHARACTERS]
+    for hint in rule.body_hints:
+        found = facts.client_session_id if hint == _USER_ID else facts.metadata.get(hint, "")
+        if found.startswith(rule.body_hint_prefix) and (found := found.removeprefix(rule.body_hint_prefix).strip()):
+            return found[:MAX_SESSION_ID_CHARACTERS]
     return ""
 
 

@@ -281,7 +281,7 @@ class Interception:
                 interception_id=self.id,
                 request_model=facts.request_model or UNKNOWN_MODEL,
                 streaming=facts.streaming,
-                client_session_id=clients.session_id(self.client, self._head.headers, facts.client_session_id),
+                client_session_id=clients.session_id(self.client, self._head.headers, facts),
                 correlating_tool_call_id=facts.correlating_tool_call_id,
                 prompt=facts.prompt if self._settings.record_content else None,
                 has_prompt=bool(facts.prompt),
