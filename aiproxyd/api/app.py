@@ -66,6 +66,7 @@ def create_app(state: AdminState) -> FastAPI:
         # The pages of both would load scripts from a CDN.
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
 
     @app.get("/healthz", tags=["health"], response_class=PlainTextResponse)

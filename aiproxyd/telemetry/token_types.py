@@ -15,14 +15,14 @@ def _extra(name: str) -> _Amount:
     return lambda usage: usage.extra.get(name, 0)
 
 
-_COMMON: dict[str, _Amount] = {
+COMMON: dict[str, _Amount] = {
     "input": lambda usage: usage.input_tokens,
     "output": lambda usage: usage.output_tokens,
     "cache_read_input_tokens": lambda usage: usage.cache_read_input_tokens,
     "cache_write_input_tokens": lambda usage: usage.cache_write_input_tokens,
 }
 
-_OF_API: dict[str, dict[str, _Amount]] = {
+OF_API: dict[str, dict[str, _Amount]] = {
     "anthropic.messages": {
         "web_search_requests": _extra("web_search_requests"),
         "cache_creation_input": lambda usage: usage.cache_write_input_tokens,
@@ -45,12 +45,12 @@ _OF_API: dict[str, dict[str, _Amount]] = {
     },
 }
 
-_ALL = {api: _COMMON | own for api, own in _OF_API.items()}
+_ALL = {api: COMMON | own for api, own in OF_API.items()}
 
 
 def token_amounts(api: str, usage: TokenUsage) -> Iterator[tuple[str, int]]:
     """Yield each token type with its amount, never negative: the common ones, those of `api`, and what else `usage` reports."""
-    known = _ALL.get(api, _COMMON)
+    known = _ALL.get(api, COMMON)
     for name, amount in known.items():
         yield name, max(0, amount(usage))
     for name, count in usage.extra.items():
