@@ -5,18 +5,30 @@ default addons; those serve pages, scripts, files and credentials that a daemon 
 """
 # mypy: disallow-untyped-calls=False
 
+import asyncio
 import logging
+import socket
 import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import msgspec
 from mitmproxy import connection as mitm
 from mitmproxy import http
 from mitmproxy.net.http.http1 import assemble_response
 
+from aiproxyd.config.schema import Config
+from aiproxyd.mitm import safe_layers
 from aiproxyd.mitm.connect import AUTHORITY, VERDICT, ConnectAddon, refusal
+from aiproxyd.mitm.decrypted import AbortedBy, DecryptedConnection
 from aiproxyd.mitm.hooks import HookTable
 from aiproxyd.mitm.host import AddonHost
+from aiproxyd.mitm.http_hooks import HttpHooks
+from aiproxyd.mitm.layer_tls import LayerTls, LayerTlsSettings
+from aiproxyd.mitm.report import Reporter
+from aiproxyd.mitm.safe_handler import HandlerSettings, Redial, SafeHandler
+from aiproxyd.mitm.tap import Tap
+from aiproxyd.mitm.tls import Leaves
 from aiproxyd.model.authority import Authority, parse_authority
 from aiproxyd.model.head import Headers
 from aiproxyd.model.verdict import Action, Verdict
@@ -34,29 +46,106 @@ class Decision(NamedTuple):
     """The destination; None when the request named none."""
 
 
+class EngineSettings(msgspec.Struct, frozen=True):
+    """How mitmproxy's layers carry a connection. Swapped whole at a reload; `http2` and the trust are read once."""
+
+    tls: LayerTlsSettings = LayerTlsSettings()
+    handler: HandlerSettings = HandlerSettings()
+    max_head_bytes: int = 65536
+    """For a request or response head."""
+    head_timeout_seconds: float = 30.0
+    """For a head, from its first byte to its last."""
+    idle_timeout_seconds: float = 3600.0
+    """Without a byte in either direction."""
+
+    @classmethod
+    def of(cls, config: Config) -> "EngineSettings":
+        """Return the settings that `config` holds."""
+        return cls(
+            tls=LayerTlsSettings(
+                http2=config.decrypt.http2, trust=config.egress.trust, trusted_ca_file=config.egress.trusted_ca_file
+            ),
+            handler=HandlerSettings(
+                client_tls_timeout_seconds=config.decrypt.client_tls_timeout_seconds,
+                upstream_tls_timeout_seconds=config.egress.tls_timeout_seconds,
+            ),
+            max_head_bytes=config.decrypt.max_head_bytes,
+            head_timeout_seconds=config.decrypt.head_timeout_seconds,
+            idle_timeout_seconds=config.decrypt.idle_timeout_seconds,
+        )
+
+
 class Engine:
     """The addons of a worker, and mitmproxy's machinery for them."""
 
-    def __init__(self, connect: ConnectAddon, *, addons: Iterable[object] = ()) -> None:
+    def __init__(
+        self,
+        connect: ConnectAddon,
+        *,
+        tap: Tap,
+        leaves: Leaves,
+        reporter: Reporter,
+        redial: Redial | None = None,
+        addons: Iterable[object] = (),
+        settings: EngineSettings = EngineSettings(),
+    ) -> None:
         """Prepare; nothing runs before `start`.
 
         Args:
             connect: The addon that gives a CONNECT its verdict.
-            addons: Further mitmproxy addons, called after it.
+            tap: Sees the requests of the connections that `serve` carries.
+            leaves: Certificates for clients.
+            reporter: Told of handshakes that fail.
+            redial: Dials an authority again, its address checked, when a provider closed its connection between two requests.
+            addons: Further mitmproxy addons, called after ours.
+            settings: See there.
         """
         self._connect = connect
+        self._http = HttpHooks(tap)
+        self._tls = LayerTls(leaves, settings.tls, reporter)
+        self._redial = redial
         self._addons = tuple(addons)
+        self._settings = settings
         self._host: AddonHost | None = None
         self._hooks: HookTable | None = None
+        self._handlers: dict[str, SafeHandler] = {}
+        self._is_closing = False
+
+    @property
+    def settings(self) -> EngineSettings:
+        """The settings in use. Assign others to change them all at once, for connections that begin then."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: EngineSettings) -> None:
+        self._settings = settings
+        if self._host is not None:
+            self._host.options.update(**_options(settings))
+
+    @property
+    def connections(self) -> int:
+        """How many connections `serve` carries right now."""
+        return len(self._handlers)
 
     async def start(self) -> None:
         """Load the addons. Call once, on the loop that will serve."""
-        self._host = AddonHost(self._connect, *self._addons)
+        safe_layers.install()
+        self._host = AddonHost(self._connect, self._http, self._tls, *self._addons, **_options(self._settings))
         self._hooks = HookTable(self._host.addons)
         await self._host.running()
 
+    def drain(self) -> None:
+        """Close what is idle at once, and each other connection after its response."""
+        self._is_closing = True
+        self._http.is_draining = True
+        for handler in list(self._handlers.values()):
+            handler.drain()
+
     async def close(self) -> None:
-        """Tell the addons that it is over."""
+        """Close every connection and tell the addons that it is over."""
+        self._is_closing = True
+        for handler in list(self._handlers.values()):
+            handler.abort()
         if self._host is not None:
             host, self._host = self._host, None
             await host.done()
@@ -91,6 +180,59 @@ class Engine:
             return self._failed(flow)
         return self._decision(flow)
 
+    async def serve(
+        self, client: socket.socket, upstream: socket.socket, connection: DecryptedConnection, *, received: bytes = b""
+    ) -> None:
+        """Carry a decrypted connection until it ends: TLS to both sides, HTTP/1.1 or HTTP/2, the tap fed.
+
+        Both sockets belong to this call and are closed when it returns or is cancelled. Raises nothing.
+
+        Args:
+            client: Non-blocking; the 200 of its CONNECT was sent.
+            upstream: Non-blocking and connected to an address that was checked.
+            connection: Whose it is and where to; its id is not in use.
+            received: What the client sent after its CONNECT and was read already.
+        """
+        assert self._host is not None, "the engine is not started"
+        assert self._hooks is not None
+        if self._is_closing:
+            client.close()
+            upstream.close()
+            return
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(loop=loop)
+        if received:
+            reader.feed_data(received)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        try:
+            transport, _ = await loop.create_connection(lambda: protocol, sock=client)
+        except BaseException:
+            client.close()
+            upstream.close()
+            raise
+        handler = SafeHandler(
+            reader,
+            asyncio.StreamWriter(transport, protocol, reader, loop),
+            upstream,
+            connection.authority,
+            connection_id=connection.id,
+            options=self._host.options,
+            hooks=self._hooks,
+            tls=self._tls,
+            redial=self._redial,
+            ended=lambda: self._http.forget(connection.id, AbortedBy.PROXY, "the proxy closed the connection"),
+            settings=self._settings.handler,
+        )
+        self._handlers[connection.id] = handler
+        self._http.watch(connection.id, connection)
+        self._tls.provider_names[connection.id] = connection.provider.name
+        try:
+            await handler.run()
+        finally:
+            self._http.forget(connection.id, AbortedBy.CLIENT, "the client left")
+            self._tls.provider_names.pop(connection.id, None)
+            del self._handlers[connection.id]
+
     def _decision(self, flow: http.HTTPFlow) -> Decision:
         verdict = flow.metadata.get(VERDICT)
         authority = flow.metadata.get(AUTHORITY)
@@ -109,6 +251,20 @@ class Engine:
         verdict = Verdict(Action.REFUSE, "internal", status_code=503, message=message)
         response = assemble_response(refusal(verdict, realm=self._connect.settings.realm))
         return Decision(verdict, response, flow.metadata.get(AUTHORITY))
+
+
+def _options(settings: EngineSettings) -> dict[str, object]:
+    return {
+        "http2": settings.tls.http2,
+        "http3": False,
+        # A ping a minute would keep a connection from ever being idle.
+        "http2_ping_keepalive": 0,
+        "rawtcp": False,
+        "tcp_timeout": max(1, round(settings.idle_timeout_seconds)),
+        "upstream_cert": False,
+        safe_layers.MAX_HEAD_BYTES_OPTION: settings.max_head_bytes,
+        safe_layers.HEAD_TIMEOUT_OPTION: max(1, round(settings.head_timeout_seconds)),
+    }
 
 
 def _connect_flow(authority_text: str, headers: Headers, client: tuple[str, int], method: str) -> http.HTTPFlow:

@@ -17,6 +17,8 @@ from mitmproxy import ctx, hooks
 from mitmproxy.addonmanager import AddonManager
 from mitmproxy.options import Options
 
+from aiproxyd.mitm import safe_layers
+
 # What mitmproxy's layers read and its `Proxyserver` addon would register. (name, type, default)
 LAYER_OPTIONS: tuple[tuple[str, Any, Any], ...] = (
     ("connection_strategy", str, "eager"),
@@ -53,6 +55,8 @@ class AddonHost:
         self.options = Options()
         for name, kind, default in LAYER_OPTIONS:
             self.options.add_option(name, kind, default, "")
+        for name, kind, default, meaning in safe_layers.OPTIONS:
+            self.options.add_option(name, kind, default, meaning)
         self.commands = _NoCommands()
         self.addons = AddonManager(self)
         self.event_loop = asyncio.get_running_loop()

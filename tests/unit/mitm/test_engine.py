@@ -8,20 +8,36 @@ import pytest
 import uvloop
 from mitmproxy import exceptions, http
 
+from aiproxyd.ca.leaves import LeafStore
 from aiproxyd.mitm import hooks
 from aiproxyd.mitm.connect import VERDICT, ConnectAddon, ConnectSettings
+from aiproxyd.mitm.decrypted import TapSettings
 from aiproxyd.mitm.engine import Decision, Engine
+from aiproxyd.mitm.report import Reporter
+from aiproxyd.mitm.tap import Tap
 from aiproxyd.model.authority import Authority
 from aiproxyd.model.head import Headers
 from aiproxyd.model.verdict import Action, Verdict
+from tests.unit.mitm.rig import ListJournal, own_ca
 from tests.unit.mitm.test_connect import ADA, PROVIDERS, Book, basic
 
 CLIENT = ("127.0.0.1", 40000)
 GOOD = Headers([("host", "api.openai.com:443"), ("proxy-authorization", basic("x:t0ken"))])
 
 
+def make_engine(*addons: object) -> Engine:
+    reporter = Reporter(ListJournal())
+    return Engine(
+        ConnectAddon(Book(), ConnectSettings(providers=PROVIDERS)),
+        tap=Tap(reporter, TapSettings()),
+        leaves=LeafStore(own_ca(), 7),
+        reporter=reporter,
+        addons=addons,
+    )
+
+
 async def decide(*addons: object, authority: str = "api.openai.com:443", headers: Headers = GOOD, method="CONNECT") -> Decision:
-    engine = Engine(ConnectAddon(Book(), ConnectSettings(providers=PROVIDERS)), addons=addons)
+    engine = make_engine(*addons)
     await engine.start()
     try:
         return await engine.decide(authority, headers, CLIENT, method=method)
@@ -127,7 +143,7 @@ async def test_an_addon_may_halt_the_round():
 
 async def test_root_logging_is_untouched():
     before = list(logging.getLogger().handlers)
-    engine = Engine(ConnectAddon(Book(), ConnectSettings(providers=PROVIDERS)))
+    engine = make_engine()
     await engine.start()
     assert logging.getLogger().handlers == before
     await engine.close()
@@ -135,10 +151,10 @@ async def test_root_logging_is_untouched():
 
 
 async def test_no_addon_but_ours_is_loaded():
-    engine = Engine(ConnectAddon(Book(), ConnectSettings(providers=PROVIDERS)))
+    engine = make_engine()
     await engine.start()
     assert engine._host is not None
-    assert list(_names(engine._host.addons.chain)) == ["aiproxyd_connect"]
+    assert list(_names(engine._host.addons.chain)) == ["aiproxyd_connect", "aiproxyd_http", "aiproxyd_tls"]
     await engine.close()
 
 
