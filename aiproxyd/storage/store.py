@@ -1,0 +1,305 @@
+"""The store: the one place that knows the database. What it raises is StorageError; whoever feeds it waits and tries again.
+
+A batch of journal lines and the positions behind them are one transaction, so a line is applied exactly once however often
+anything restarts. A line that the database cannot take is left out, counted and logged; it must not hold up the others.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Self
+
+import structlog
+from sqlalchemy import case, delete, exists, select, text, update
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from aiproxyd.exceptions import StorageError
+from aiproxyd.model.observation import Observation
+from aiproxyd.model.outcome import Outcome, UsageSource
+from aiproxyd.model.principal import Principal
+from aiproxyd.storage import schema, users
+from aiproxyd.storage.engine import READ_ONLY, create_engine, in_pieces, prepare_sqlite_file, translated, url_of
+from aiproxyd.storage.ingest import ingest, save_positions
+from aiproxyd.storage.queries import InterceptionFilter, list_interceptions, show_interception
+from aiproxyd.storage.rows import Changes, Row, time_of
+from aiproxyd.storage.tables import interceptions, journal_positions, token_usages
+
+_log = structlog.get_logger(__name__)
+
+Lines = Sequence[tuple[str, Observation]]
+"""Worker id and observation, in order within each worker."""
+
+# About 200 bytes each. Beyond it all are forgotten, which costs one needless write a user.
+_MAX_SEEN_USERS = 10_000
+
+# Classes of SQLSTATE that a value causes: data exception, integrity violation, limit exceeded (a row too large for an index).
+_DATA_STATES = ("22", "23", "54")
+
+
+class Store:
+    """An open database. Made by `open`."""
+
+    def __init__(self, engine: AsyncEngine, daemon_id: str) -> None:
+        self.rejected_lines = 0
+        """Lines that the database could not take, since this store was opened."""
+        self.orphaned_lines = 0
+        """Lines of interceptions whose beginning was never seen, since this store was opened."""
+        self._engine = engine
+        self._reading = engine.execution_options(**{READ_ONLY: True})
+        self._daemon_id = daemon_id
+        self._seen_users: dict[str, Row] = {}
+
+    @classmethod
+    async def open(cls, url: str, *, daemon_id: str = "", create: bool = True) -> Self:
+        """Return the store at `url`, brought to the newest schema.
+
+        Args:
+            url: `sqlite+aiosqlite:///PATH`, `postgresql+asyncpg://…`, or the same without a driver.
+            daemon_id: Whose journal positions are meant, where several daemons share a database. Segments of different
+                workers never share a name, so that it only keeps the positions tidy.
+            create: Whether a missing file is made and an old schema brought up to date; without it either is an error.
+
+        Raises:
+            StorageError: The database cannot be reached or was made by a newer program.
+        """
+        address = url_of(url)
+        is_sqlite = address.get_backend_name() == "sqlite"
+        if is_sqlite:
+            prepare_sqlite_file(address, create=create)
+        store = cls(create_engine(address), daemon_id)
+        try:
+            with translated():
+                if create:
+                    async with store._engine.begin() as connection:
+                        await connection.run_sync(schema.upgrade)
+                else:
+                    async with store._reading.connect() as connection:
+                        await connection.run_sync(schema.check)
+        except BaseException:
+            await store.close()
+            raise
+        return store
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._engine.dispose()
+
+    async def ping(self) -> None:
+        """Make sure that the database answers.
+
+        Raises:
+            StorageError: It does not.
+        """
+        with translated():
+            async with self._reading.connect() as connection:
+                await connection.execute(text("SELECT 1"))
+
+    async def apply(self, lines: Lines, positions: Mapping[str, int], *, starts: Mapping[str, int] | None = None) -> None:
+        """Write what `lines` say and how far that is, both or neither.
+
+        Does nothing when the store stands at `positions` already: it did commit, and the answer was lost.
+
+        Args:
+            lines: Those of a batch.
+            positions: By segment, where the batch ends.
+            starts: By segment, where it begins. When the store stands elsewhere the batch is refused; read again from
+                `positions()`.
+
+        Raises:
+            StorageError: Nothing was written, or it is not known whether it was.
+        """
+        with translated():
+            try:
+                changes = await self._apply(lines, positions, starts, isolated=False)
+            except Exception as exc:  # narrowed by what it is, because each driver has its own
+                if not _is_data_error(exc):
+                    raise
+                changes = await self._apply(lines, positions, starts, isolated=True)
+        for part in changes:
+            self.orphaned_lines += part.orphans
+            self._seen_users |= part.users
+        if len(self._seen_users) > _MAX_SEEN_USERS:
+            self._seen_users.clear()
+
+    async def _apply(
+        self, lines: Lines, positions: Mapping[str, int], starts: Mapping[str, int] | None, *, isolated: bool
+    ) -> list[Changes]:
+        async with self._engine.begin() as connection:
+            if await self._is_applied(connection, positions, starts):
+                return []
+            rejected: list[Exception] = []
+            if isolated:
+                changes = await self._ingest_isolated(connection, lines, rejected)
+            else:
+                changes = [await ingest(connection, lines, self._seen_users)]
+            await save_positions(connection, self._daemon_id, dict(positions))
+        self.rejected_lines += len(rejected)
+        return changes
+
+    async def _is_applied(
+        self, connection: AsyncConnection, positions: Mapping[str, int], starts: Mapping[str, int] | None
+    ) -> bool:
+        stored = await self._positions(connection, positions.keys())
+        if positions and all(stored.get(segment, 0) >= position for segment, position in positions.items()):
+            return True
+        for segment, start in (starts or {}).items():
+            if stored.get(segment, 0) != start:
+                message = (
+                    f"the batch begins at {start} of {segment} and the store stands at {stored.get(segment, 0)}; read again"
+                )
+                raise StorageError(message)
+        return False
+
+    async def _ingest_isolated(self, connection: AsyncConnection, lines: Lines, rejected: list[Exception]) -> list[Changes]:
+        """Write `lines` but for those the database cannot take, found by halving."""
+        try:
+            async with connection.begin_nested():
+                return [await ingest(connection, lines, self._seen_users)]
+        except Exception as exc:  # as in `apply`
+            if not _is_data_error(exc):
+                raise
+            if len(lines) == 1:
+                worker_id, observation = lines[0]
+                rejected.append(exc)
+                # The values stay out of the log: they may be a prompt.
+                _log.error("record left out", worker_id=worker_id, kind=type(observation).__name__, error=type(exc).__name__)
+                return []
+        half = len(lines) // 2
+        first = await self._ingest_isolated(connection, lines[:half], rejected)
+        return first + await self._ingest_isolated(connection, lines[half:], rejected)
+
+    async def end_interrupted(self, worker_id: str, at: float) -> int:
+        """End what a dead worker left open, all of whose lines are applied; return how many there were.
+
+        Args:
+            worker_id: The worker's.
+            at: Unix time in seconds of the end.
+
+        Raises:
+            StorageError: Nothing was written.
+        """
+        columns = interceptions.c
+        reported = exists(select(token_usages.c.interception_id).where(token_usages.c.interception_id == columns.id))
+        statement = (
+            update(interceptions)
+            .where(columns.worker_id == worker_id, columns.ended_at.is_(None))
+            .values(
+                ended_at=time_of(at),
+                outcome=str(Outcome.INTERRUPTED),
+                usage_source=case((reported, str(UsageSource.REPORTED)), else_=str(UsageSource.NONE)),
+            )
+        )
+        with translated():
+            async with self._engine.begin() as connection:
+                return int((await connection.execute(statement)).rowcount)
+
+    async def positions(self) -> dict[str, int]:
+        """Return how far the journal is applied, by segment.
+
+        Raises:
+            StorageError: The database cannot be read.
+        """
+        with translated():
+            async with self._reading.connect() as connection:
+                return await self._positions(connection, None)
+
+    async def _positions(self, connection: AsyncConnection, segments: Collection[str] | None) -> dict[str, int]:
+        columns = journal_positions.c
+        query = select(columns.segment, columns.position).where(columns.daemon_id == self._daemon_id)
+        if segments is not None:
+            query = query.where(columns.segment.in_(sorted(segments)))
+        return {row.segment: row.position for row in await connection.execute(query)}
+
+    async def forget_positions(self, segments: Collection[str]) -> None:
+        """Delete the positions of segments that were removed.
+
+        Raises:
+            StorageError: They remain, which does no harm.
+        """
+        columns = journal_positions.c
+        with translated():
+            async with self._engine.begin() as connection:
+                for piece in in_pieces(segments):
+                    await connection.execute(
+                        delete(journal_positions).where(columns.daemon_id == self._daemon_id, columns.segment.in_(piece))
+                    )
+
+    async def interceptions(self, filter_: InterceptionFilter) -> list[dict[str, Any]]:
+        """Return the interceptions that `filter_` lets through, newest first, in the shape of DESIGN §7.
+
+        Raises:
+            StorageError: The database cannot be read, or `after_id` is no interception.
+        """
+        with translated():
+            async with self._reading.connect() as connection:
+                return await list_interceptions(connection, filter_)
+
+    async def interception(self, id_: str) -> dict[str, Any] | None:
+        """Return one interception, or None when there is none of this id.
+
+        Raises:
+            StorageError: The database cannot be read.
+        """
+        with translated():
+            async with self._reading.connect() as connection:
+                return await show_interception(connection, id_)
+
+    async def add_user(self, name: str, groups: Iterable[str] = ()) -> str:
+        """Give a user a token and return it; only its SHA-256 is kept.
+
+        Raises:
+            StorageError: The user has a token, or nothing could be written.
+        """
+        with translated():
+            async with self._engine.begin() as connection:
+                return await users.add_user(connection, name, groups, datetime.now(UTC))
+
+    async def list_users(self) -> list[users.StoredUser]:
+        """Return the users who have or had a token of the store, by name.
+
+        Raises:
+            StorageError: The database cannot be read.
+        """
+        with translated():
+            async with self._reading.connect() as connection:
+                return await users.list_users(connection)
+
+    async def revoke_user(self, name: str) -> bool:
+        """Make a user's token worthless; return whether there was one.
+
+        Raises:
+            StorageError: Nothing was written.
+        """
+        with translated():
+            async with self._engine.begin() as connection:
+                return await users.revoke_user(connection, name, datetime.now(UTC))
+
+    async def find_principal(self, token_sha256: str) -> Principal | None:
+        """Return who has the token with this SHA-256 (lower-case hex), or None when nobody has.
+
+        Raises:
+            StorageError: It could not be found out.
+        """
+        with translated():
+            async with self._reading.connect() as connection:
+                return await users.find_principal(connection, token_sha256)
+
+
+def _is_data_error(exc: Exception) -> bool:
+    """Return whether a value caused it, so that other lines would get through."""
+    match exc:
+        case DataError() | IntegrityError():
+            return True
+        case DBAPIError():
+            # The driver's own error is the cause of the one that SQLAlchemy makes of it.
+            causes = (exc.orig, exc.orig.__cause__ if exc.orig is not None else None)
+            return any(
+                isinstance(cause, ValueError) or str(getattr(cause, "sqlstate", None) or "")[:2] in _DATA_STATES
+                for cause in causes
+            )
+        case StatementError():
+            return isinstance(exc.orig, ValueError | TypeError | OverflowError)
+        case ValueError() | TypeError() | OverflowError():
+            return True
+        case _:
+            return False
