@@ -193,12 +193,15 @@ class _LineHandler(logging.Handler):
 
 
 def _write_line(stream: TextIO, line: str) -> None:
+    # One write, so that lines of several processes on one pipe stay apart.
     try:
-        # One write, so that lines of several processes on one pipe stay apart.
-        stream.write(line + "\n")
+        try:
+            stream.write(line + "\n")
+        except UnicodeEncodeError:
+            stream.write(line.encode("ascii", "backslashreplace").decode() + "\n")
         stream.flush()
     except (OSError, ValueError):
-        # Closed, full or unencodable: there is nowhere left to say so.
+        # Closed or full: there is nowhere left to say so.
         pass
 
 
