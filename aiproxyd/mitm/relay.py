@@ -1,0 +1,384 @@
+"""A decrypted connection: TLS with the client, TLS with the provider, and between them the bytes exactly as they came.
+
+HTTP/1.1 is followed for our own knowledge only (`wire.http1`), and what is seen is fed to the tap: a request's head before its
+first byte leaves, everything else after it was forwarded. What cannot be followed goes on unfollowed, is counted, and the
+requests that were open end as not understood. HTTP/2 is not carried here.
+
+Only one thing is ever taken away: `Proxy-*` fields of request heads. Only three things are ever said that the provider did
+not say: 502 when TLS with it failed, 408 and 431 when a head takes too long or too much.
+
+Bias: a client that ends its direction while it waits for an answer is taken to have left, as servers take it, and the provider
+is told at once by the end of its connection: generating for nobody costs money. After an upgrade each end ends both.
+"""
+
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from aiproxyd.config.schema import Config
+from aiproxyd.mitm.deadlines import Deadline, Deadlines
+from aiproxyd.mitm.decrypted import AbortedBy, DecryptedConnection
+from aiproxyd.mitm.pair import Pair
+from aiproxyd.mitm.report import Reporter
+from aiproxyd.mitm.stream import Stream
+from aiproxyd.mitm.tls import UpstreamTls, client_failure, upstream_failure
+from aiproxyd.model.head import RequestHead, ResponseHead
+from aiproxyd.model.observation import ClientTlsFailed, UnknownEventsSeen, UpstreamTlsFailed
+from aiproxyd.wire.http1 import Data, End, Head, Opaque, RequestFollower, ResponseFollower
+from aiproxyd.wire.http1_head import has_proxy_fields, plain_answer, without_proxy_fields
+
+# Requests that wait for their answers on one connection; more are left in the kernel. Clients that pipeline at all send a few.
+MAX_PIPELINED = 32
+
+# Of an OpenSSL message that goes into an observation.
+_MAX_DETAIL_CHARACTERS = 200
+
+
+class RelaySettings(msgspec.Struct, frozen=True):
+    """Limits of decrypted connections."""
+
+    client_tls_timeout_seconds: float = 15.0
+    upstream_tls_timeout_seconds: float = 15.0
+    head_timeout_seconds: float = 30.0
+    """For a request head, from its first byte to its last."""
+    idle_timeout_seconds: float = 3600.0
+    max_head_bytes: int = 65536
+
+    @classmethod
+    def of(cls, config: Config) -> "RelaySettings":
+        """Return the settings that `config` holds."""
+        return cls(
+            client_tls_timeout_seconds=config.decrypt.client_tls_timeout_seconds,
+            upstream_tls_timeout_seconds=config.egress.tls_timeout_seconds,
+            head_timeout_seconds=config.decrypt.head_timeout_seconds,
+            idle_timeout_seconds=config.decrypt.idle_timeout_seconds,
+            max_head_bytes=config.decrypt.max_head_bytes,
+        )
+
+
+class RequestTap(Protocol):
+    """What looks at one request: `tap.RequestTap` does."""
+
+    def request_data(self, data: bytes) -> None: ...
+    def request_end(self) -> None: ...
+    def response_head(self, head: ResponseHead) -> None: ...
+    def response_data(self, data: bytes) -> None: ...
+    def response_end(self) -> None: ...
+    def abort(self, by: AbortedBy, detail: str = "", *, status_code: int = 0) -> None: ...
+
+
+class Tap(Protocol):
+    """What looks at requests: `tap.Tap` does."""
+
+    def open(self, connection: DecryptedConnection, head: RequestHead) -> RequestTap: ...
+
+
+class Relay(Pair):
+    """One client's connection to one provider."""
+
+    def __init__(
+        self,
+        client: socket.socket,
+        upstream: socket.socket,
+        connection: DecryptedConnection,
+        *,
+        tap: Tap,
+        reporter: Reporter,
+        settings: RelaySettings,
+        deadlines: Deadlines,
+        on_closed: Callable[[str], None],
+    ) -> None:
+        """Take over two connected, non-blocking sockets. See `Pair`."""
+        super().__init__(
+            client, upstream, deadlines=deadlines, idle_timeout_seconds=settings.idle_timeout_seconds, on_closed=on_closed
+        )
+        self._connection = connection
+        self._tap = tap
+        self._reporter = reporter
+        self._settings = settings
+        self._upstream_tls: UpstreamTls | None = None
+        self._requests = RequestFollower(max_head_bytes=settings.max_head_bytes)
+        self._responses = ResponseFollower(max_head_bytes=settings.max_head_bytes)
+        self._open: deque[RequestTap] = deque()
+        """Requests whose answer is not whole, oldest first."""
+        self._uploading: RequestTap | None = None
+        """The request whose body is not whole."""
+        self._is_opaque = False
+        self._is_draining = False
+        self._is_client_secure = False
+        self._is_upstream_secure = False
+        self._is_session_kept = False
+        self._refusal = ""
+        """Why there is no TLS with the provider; a sentence."""
+        self._client_deadline: Deadline | None = None
+        self._upstream_deadline: Deadline | None = None
+        self._head_deadline: Deadline | None = None
+
+    def secure(self, client_context: ssl.SSLContext, upstream_tls: UpstreamTls) -> None:
+        """Begin TLS on both sides at once, and relay when both are done."""
+        host = self._connection.authority.host
+        self._upstream_tls = upstream_tls
+        self._client_deadline = self._deadlines.start(self._settings.client_tls_timeout_seconds, self._client_too_slow)
+        self._upstream_deadline = self._deadlines.start(self._settings.upstream_tls_timeout_seconds, self._upstream_too_slow)
+        self.upstream.secure(
+            upstream_tls.context, server_hostname=host, session=upstream_tls.session(self._connection.authority)
+        )
+        self.client.secure(client_context, server_side=True)
+
+    def drain(self) -> None:
+        """Close when no request is open; requests that are open have until `close`."""
+        self._is_draining = True
+        self._leave_if_drained()
+
+    def close(self, reason: str = "drained", *, reset: bool = False) -> None:
+        """See `Pair.close`. What was open ends as aborted by the proxy."""
+        for deadline in (self._client_deadline, self._upstream_deadline, self._head_deadline):
+            if deadline is not None:
+                deadline.cancel()
+        self._abort(AbortedBy.PROXY, reason)
+        super().close(reason, reset=reset)
+
+    # TLS
+
+    def secured(self, stream: Stream, error: OSError | None) -> None:
+        """See `Owner`."""
+        if stream is self.client:
+            self._client_secured(error)
+        else:
+            self._upstream_secured(error)
+
+    def _client_secured(self, error: OSError | None) -> None:
+        if self._client_deadline is not None:
+            self._client_deadline.cancel()
+        if error is None:
+            self._is_client_secure = True
+            self._start_if_secure()
+            return
+        self._reporter.tell(
+            ClientTlsFailed(
+                at=self._reporter.now(),
+                host=self._connection.authority.host,
+                reason=client_failure(error),
+                detail=str(error)[:_MAX_DETAIL_CHARACTERS],
+            )
+        )
+        self.close("error")
+
+    def _upstream_secured(self, error: OSError | None) -> None:
+        if self._upstream_deadline is not None:
+            self._upstream_deadline.cancel()
+        if error is None:
+            self._is_upstream_secure = True
+        else:
+            reason, sentence = upstream_failure(error)
+            self._refusal = f"{self._connection.authority.host} cannot be reached safely: {sentence}"
+            self._reporter.tell(
+                UpstreamTlsFailed(
+                    at=self._reporter.now(),
+                    host=self._connection.authority.host,
+                    provider=self._connection.provider.name,
+                    reason=reason,
+                    detail=str(error)[:_MAX_DETAIL_CHARACTERS],
+                )
+            )
+            self.upstream.close()
+        self._start_if_secure()
+
+    def _client_too_slow(self) -> None:
+        self._client_secured(TimeoutError("the client did not complete TLS in time"))
+
+    def _upstream_too_slow(self) -> None:
+        self._upstream_secured(TimeoutError("the provider did not complete TLS in time"))
+
+    def _start_if_secure(self) -> None:
+        if self._is_client_secure and (self._is_upstream_secure or self._refusal):
+            self.start()
+
+    # From the client
+
+    def _from_client(self, data: bytes) -> None:
+        if self._is_opaque:
+            self._forward(data, self.upstream)
+            return
+        pieces = self._requests.feed(data)
+        if self._refusal:
+            self._refuse(pieces[0] if pieces else None)
+            return
+        raw: list[bytes] = []
+        seen: list[tuple[RequestTap, Data | End]] = []
+        reason: str | None = None
+        tap = self._uploading
+        for piece in pieces:
+            match piece:
+                case Head():
+                    # Before its first byte leaves: its journal line is on disk when this returns.
+                    tap = self._tap.open(self._connection, piece.head)
+                    self._open.append(tap)
+                    self._responses.expect(piece.head)
+                    raw.append(without_proxy_fields(piece.raw) if has_proxy_fields(piece.head) else piece.raw)
+                case Data():
+                    raw.append(piece.raw)
+                    if tap is not None:
+                        seen.append((tap, piece))
+                case End():
+                    if tap is not None:
+                        seen.append((tap, piece))
+                    tap = None
+                case Opaque():
+                    raw.append(piece.raw)
+                    reason = reason or piece.reason
+        self._uploading = tap
+        if reason == "head_too_large":
+            self._answer(plain_answer(431, "Request Header Fields Too Large", "the request's head is too large", close=True))
+            return
+        if raw:
+            self._forward(raw[0] if len(raw) == 1 else b"".join(raw), self.upstream)
+        for tap, piece in seen:
+            if isinstance(piece, Data):
+                tap.request_data(piece.data)
+            else:
+                tap.request_end()
+        if reason is not None:
+            self._stop_following(reason)
+        elif len(self._open) >= MAX_PIPELINED:
+            self.client.pause()
+        self._watch_head()
+
+    def _watch_head(self) -> None:
+        if self._requests.has_partial_head:
+            if self._head_deadline is None:
+                self._head_deadline = self._deadlines.start(self._settings.head_timeout_seconds, self._head_too_slow)
+        elif self._head_deadline is not None:
+            self._head_deadline.cancel()
+            self._head_deadline = None
+
+    def _head_too_slow(self) -> None:
+        self._head_deadline = None
+        self._answer(plain_answer(408, "Request Timeout", "the request's head did not arrive in time", close=True))
+
+    def _refuse(self, piece: Head[RequestHead] | Data | End | Opaque | None) -> None:
+        """Answer the first request, which has no provider to go to."""
+        match piece:
+            case None:
+                self._watch_head()
+            case Head():
+                tap = self._tap.open(self._connection, piece.head)
+                tap.request_end()
+                tap.abort(AbortedBy.UNREACHABLE, self._refusal)
+                self._answer(plain_answer(502, "Bad Gateway", self._refusal, close=True))
+            case _:
+                self.close("error")
+
+    def _answer(self, answer: bytes) -> None:
+        """Say something of our own and end the connection; not into the middle of another answer."""
+        if self._open:
+            self.close("error", reset=True)
+            return
+        self._forward(answer, self.client)
+        self._end_with(self.client, linger=True)
+
+    # From the provider
+
+    def _from_upstream(self, data: bytes) -> None:
+        self._forward(data, self.client)
+        if not self._is_session_kept:
+            self._is_session_kept = True
+            if self._upstream_tls is not None and isinstance(self.upstream.socket, ssl.SSLSocket):
+                self._upstream_tls.remember(self._connection.authority, self.upstream.socket)
+        if self._is_opaque or self.client.is_closed:
+            return
+        for piece in self._responses.feed(data):
+            match piece:
+                case Data():
+                    self._open[0].response_data(piece.data)
+                case Head():
+                    self._open[0].response_head(piece.head)
+                case End():
+                    self._open.popleft().response_end()
+                case Opaque():
+                    self._stop_following(piece.reason)
+                case _:
+                    pass  # a 1xx is the client's business
+        if len(self._open) < MAX_PIPELINED and self.client.is_paused:
+            self._resume(self.client)
+        if self._is_draining:
+            self._leave_if_drained()
+
+    def _stop_following(self, reason: str) -> None:
+        """Forward without looking from here on.
+
+        Args:
+            reason: Why HTTP cannot be followed; empty after an upgrade, where it ended.
+        """
+        if self._is_opaque:
+            return
+        self._is_opaque = True
+        for piece in self._requests.stop_following():
+            self._forward(piece.raw, self.upstream)
+        self._responses.stop_following()
+        self._watch_head()
+        if reason:
+            self._reporter.tell(
+                UnknownEventsSeen(
+                    at=self._reporter.now(), provider=self._connection.provider.name, api="http1", counts={reason: 1}
+                )
+            )
+        self._abort(AbortedBy.UPSTREAM, f"HTTP could not be followed: {reason}")
+
+    # Ends
+
+    def _resume(self, stream: Stream) -> None:
+        # A full pipeline is a reason of its own to leave requests in the kernel.
+        if stream is self.upstream or (len(self._open) < MAX_PIPELINED and not self.upstream.has_unsent):
+            stream.resume()
+
+    def _on_end(self, stream: Stream) -> None:
+        if self._is_opaque:
+            self._end_with(self._other(stream))
+        elif stream is self.client:
+            if self._open or self._uploading is not None:
+                self._abort(AbortedBy.CLIENT, "the client closed the connection")
+                self.close("eof")
+            else:
+                self._end_with(self.upstream)
+        else:
+            for _ in self._responses.close():
+                self._open.popleft().response_end()
+            self._abort(AbortedBy.UPSTREAM, "the provider closed the connection before its answer was whole")
+            self._end_with(self.client, linger=self._uploading is not None)
+
+    def _lost(self, stream: Stream, error: OSError) -> None:
+        if stream is self.client:
+            self._abort(AbortedBy.CLIENT, "the client reset the connection")
+            self.close("error")
+            return
+        self._abort(AbortedBy.UPSTREAM, f"the connection to the provider broke: {error.strerror or error}")
+        # What came before is delivered; then the client sees a cut connection, as it would have seen.
+        self.upstream.is_ragged = True
+        self._end_with(self.client)
+
+    def unwritable(self, stream: Stream, error: OSError) -> None:
+        """See `Owner`."""
+        if stream is self.client:
+            self._lost(stream, error)
+        else:
+            # An early answer may be waiting behind the reset. Reading brings it, and then the error.
+            stream.resume()
+            self._loop.call_soon(stream.on_readable)
+
+    def _on_idle(self) -> None:
+        self._abort(AbortedBy.PROXY, "no byte passed within the idle timeout")
+        super()._on_idle()
+
+    def _leave_if_drained(self) -> None:
+        is_between = self._is_client_secure and self._is_upstream_secure and not self._is_opaque and not self._open
+        if is_between and self._requests.is_idle and self._last_words is None:
+            self._end_with(self.client)
+
+    def _abort(self, by: AbortedBy, detail: str) -> None:
+        while self._open:
+            self._open.popleft().abort(by, detail)
