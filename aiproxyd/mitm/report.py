@@ -6,6 +6,7 @@ with a clock of its own.
 
 import time
 import uuid
+from collections.abc import Callable
 from typing import Protocol
 
 from aiproxyd.model.observation import Observation
@@ -24,10 +25,18 @@ class Journal(Protocol):
 class Reporter:
     """Stamps and tells. No method raises: a journal that fails counts its own losses."""
 
-    __slots__ = ("_journal",)
+    __slots__ = ("_is_scheduled", "_journal", "_schedule")
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, *, schedule: Callable[[Callable[[], None]], object] | None = None) -> None:
+        """
+        Args:
+            journal: Where to.
+            schedule: Calls what it is given a moment later, so that what was told since is one write. Without it only `flush`
+                writes.
+        """
         self._journal = journal
+        self._schedule = schedule
+        self._is_scheduled = False
 
     def now(self) -> float:
         """Return the Unix time in seconds; for the `at` of observations."""
@@ -44,6 +53,13 @@ class Reporter:
     def tell(self, observation: Observation) -> None:
         """Append `observation` to the journal. It survives our death only after the next flush."""
         self._journal.append(observation)
+        if self._schedule is not None and not self._is_scheduled:
+            self._is_scheduled = True
+            self._schedule(self._flush_later)
+
+    def _flush_later(self) -> None:
+        self._is_scheduled = False
+        self._journal.flush()
 
     def flush(self) -> None:
         """Write what was told to disk before this returns: one system call, and none when nothing is pending."""

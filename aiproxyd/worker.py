@@ -1,0 +1,211 @@
+"""One worker process: the data plane on sockets it inherited, with mitmproxy's addons for its policy.
+
+It never touches the database, never serves a page, never waits for anything but the network. It is told what to do over the
+channel, appends what it sees to its journal, and outlives control only to finish its streams.
+
+Started by the supervisor as `python -m aiproxyd.worker --id UUID --channel FD --listen FD,FD`; not for people.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import os
+import resource
+import signal
+import socket
+import sys
+
+import structlog
+import uvloop
+from pydantic import ValidationError
+
+from aiproxyd.ca.authority import CertificateAuthority
+from aiproxyd.ca.leaves import LeafStore
+from aiproxyd.channel import Answer, Channel, Configure, Drain, Forget, Ready, Rejected
+from aiproxyd.config.providers import base_url_authorities, provider_table
+from aiproxyd.config.schema import Config, ContentRecording
+from aiproxyd.exceptions import AiproxydError
+from aiproxyd.identity.remote import RemoteIdentity
+from aiproxyd.journal.writer import JournalWriter
+from aiproxyd.mitm.connect import ConnectAddon, ConnectSettings
+from aiproxyd.mitm.decrypted import TapSettings
+from aiproxyd.mitm.egress import Egress, EgressSettings
+from aiproxyd.mitm.engine import Engine
+from aiproxyd.mitm.front import Front, FrontSettings
+from aiproxyd.mitm.journal_guard import JournalGuard
+from aiproxyd.mitm.report import Reporter
+from aiproxyd.mitm.tap import Tap
+from aiproxyd.mitm.tls import UpstreamTls
+from aiproxyd.model.observation import WorkerStarted
+from aiproxyd.telemetry.logs import configure_logging
+
+log = structlog.get_logger("aiproxyd.worker")
+
+# A batch of observations is written this long after its first one, unless something asks for it at once.
+FLUSH_DELAY_SECONDS = 0.005
+
+
+class Worker:
+    """Everything of one worker process."""
+
+    def __init__(self, channel: Channel, sockets: list[socket.socket], worker_id: str) -> None:
+        self._channel = channel
+        self._sockets = sockets
+        self._worker_id = worker_id
+        self._stopping: asyncio.Task[None] | None = None
+        self._over = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until control says to drain, or is gone."""
+        first = await self._channel.receive()
+        if not isinstance(first, Configure):
+            return  # control died before it could say anything
+        config = Config.model_validate_json(bytes(first.config))
+        configure_logging(config.logging.format, config.logging.level, facts={"worker": os.getpid()})
+        self._journal = JournalWriter(
+            config.data_dir / "journal", self._worker_id, max_journal_bytes=config.recording.journal_max_bytes
+        )
+        try:
+            await self._start(config)
+            self._channel.send(Ready())
+            conversation = asyncio.ensure_future(self._converse())
+            await self._over.wait()
+            conversation.cancel()
+            await self._engine.close()
+        finally:
+            self._journal.flush()
+            self._journal.close()
+
+    async def _start(self, config: Config) -> None:
+        loop = asyncio.get_running_loop()
+        reporter = Reporter(self._journal, schedule=lambda flush: loop.call_later(FLUSH_DELAY_SECONDS, flush))
+        reporter.tell(WorkerStarted(at=reporter.now(), worker_id=self._worker_id, pid=os.getpid()))
+        reporter.flush()
+        self._config = config
+        self._identity = RemoteIdentity(self._channel, cache_seconds=config.auth.cache_seconds)
+        self._connect = ConnectAddon(self._identity, _connect_settings(config))
+        self._guard = JournalGuard(self._journal, refuse=config.recording.on_journal_failure == "refuse")
+        self._tap = Tap(reporter, _tap_settings(config))
+        self._egress = Egress(_egress_settings(config))
+        leaves = LeafStore(CertificateAuthority.of(config), config.ca.leaf_days)
+        upstream_tls = UpstreamTls(trust=config.egress.trust, trusted_ca_file=config.egress.trusted_ca_file)
+        self._engine = Engine(self._connect, addons=[self._guard])
+        self._front = Front(
+            self._sockets,
+            engine=self._engine,
+            egress=self._egress,
+            reporter=reporter,
+            tap=self._tap,
+            leaves=leaves,
+            upstream_tls=upstream_tls,
+            settings=FrontSettings.of(config),
+        )
+        await self._engine.start()
+        loop.add_signal_handler(signal.SIGTERM, self._drain, config.drain_timeout_seconds)
+        # Ctrl-C reaches the whole group; control passes on what it means.
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)
+        # What is loaded now stays: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        self._front.start()
+
+    async def _converse(self) -> None:
+        while (message := await self._channel.receive()) is not None:
+            match message:
+                case Answer():
+                    self._identity.answered(message)
+                case Forget():
+                    self._identity.forget()
+                case Configure():
+                    self._reconfigure(bytes(message.config))
+                case Drain(timeout_seconds=timeout_seconds):
+                    self._drain(timeout_seconds)
+        log.warning("control is gone; finishing streams")
+        self._identity.lose_control()
+        self._drain(self._config.drain_timeout_seconds)
+
+    def _reconfigure(self, raw: bytes) -> None:
+        """Use a new configuration whole, or not at all."""
+        try:
+            config = Config.model_validate_json(raw)
+            connect, tap, egress = _connect_settings(config), _tap_settings(config), _egress_settings(config)
+            front = FrontSettings.of(config)
+        except (ValidationError, AiproxydError) as exc:
+            self._channel.send(Rejected(reason=str(exc)))
+            return
+        self._config = config
+        self._connect.settings = connect
+        self._tap.settings = tap
+        self._egress.settings = egress
+        self._front.settings = front
+        self._guard.refuse = config.recording.on_journal_failure == "refuse"
+        self._identity.cache_seconds = config.auth.cache_seconds
+
+    def _drain(self, timeout_seconds: float) -> None:
+        """Stop accepting, finish, and end; asked again, close at once."""
+        if self._stopping is None:
+            self._stopping = asyncio.ensure_future(self._finish(timeout_seconds))
+        else:
+            self._front.close()
+
+    async def _finish(self, timeout_seconds: float) -> None:
+        self._front.drain()
+        await self._front.wait(timeout_seconds)
+        self._front.close()
+        self._over.set()
+
+
+def _connect_settings(config: Config) -> ConnectSettings:
+    return ConnectSettings(
+        providers=provider_table(config),
+        auth_mode=config.auth.mode.value,
+        realm=config.auth.realm,
+        allowed_ports=frozenset(config.egress.allowed_ports),
+    )
+
+
+def _tap_settings(config: Config) -> TapSettings:
+    return TapSettings(
+        record_content=config.recording.content is ContentRecording.FULL,
+        max_request_body_bytes=config.recording.max_request_body_bytes,
+        max_response_body_bytes=config.recording.max_response_body_bytes,
+    )
+
+
+def _egress_settings(config: Config) -> EgressSettings:
+    return EgressSettings.of(config, exempt=base_url_authorities(config))
+
+
+def main() -> int:
+    """Run the worker that the arguments describe."""
+    parser = argparse.ArgumentParser(prog="aiproxyd.worker")
+    parser.add_argument("--id", required=True)
+    parser.add_argument("--channel", type=int, required=True)
+    parser.add_argument("--listen", required=True)
+    arguments = parser.parse_args()
+    sockets = [socket.socket(fileno=int(descriptor)) for descriptor in arguments.listen.split(",")]
+    _raise_descriptor_limit()
+
+    async def serve() -> None:
+        channel = await Channel.open(socket.socket(fileno=arguments.channel))
+        await Worker(channel, sockets, arguments.id).run()
+
+    try:
+        uvloop.run(serve())
+    except AiproxydError as exc:
+        log.error("worker cannot start", error=str(exc))
+        return 1
+    return 0
+
+
+def _raise_descriptor_limit() -> None:
+    """Use all the descriptors we may have: a connection takes two, a tunnel under load six."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
