@@ -198,7 +198,7 @@ class Interception:
     def response_data(self, data: bytes) -> None:
         """Take in the next bytes of the response's body, content-coded."""
         self._response_bytes += len(data)
-        if self._parser is None and self._error_body is None:
+        if not self._wants_response():
             return
         try:
             if self._decoder is None:
@@ -206,7 +206,7 @@ class Interception:
             else:
                 for piece in self._decoder.feed(data):
                     self._read(piece)
-                    if self._parser is None and self._error_body is None:
+                    if not self._wants_response():
                         break
         except WireError as exc:
             self._give_up_response(exc)
@@ -289,6 +289,9 @@ class Interception:
                 metadata=facts.metadata,
             )
         )
+
+    def _wants_response(self) -> bool:
+        return self._parser is not None or (self._error_body is not None and len(self._error_body) < MAX_ERROR_BODY_BYTES)
 
     def _read(self, piece: bytes) -> None:
         """Read decoded bytes of the response."""

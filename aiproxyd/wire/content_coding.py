@@ -26,6 +26,10 @@ MAX_PIECE_BYTES: Final = 256 << 10
 MAX_FEED_OUTPUT_BYTES: Final = 64 << 20
 """Most bytes one call of `feed` may expand to. A chunk of 64 KiB meets it at 1024 to 1, which is the most that gzip can do."""
 
+# The libraries copy what they have not yet consumed for each piece of output, so they get their input in slices of this size:
+# then the copies are at most an eighth of the output, whatever the size of a chunk.
+_MAX_SLICE_BYTES: Final = 32 << 10
+
 MAX_STACKED_CODINGS: Final = 4
 """Most codings on one body. Real ones have one, rarely two."""
 
@@ -103,8 +107,10 @@ class ContentDecoder:
         if depth == len(self._decoders):
             yield data
             return
-        for piece in self._decoders[depth].feed(data):
-            yield from self._expanded(piece, depth + 1)
+        decoder = self._decoders[depth]
+        for start in range(0, len(data), _MAX_SLICE_BYTES):
+            for piece in decoder.feed(data[start : start + _MAX_SLICE_BYTES]):
+                yield from self._expanded(piece, depth + 1)
 
     def _limited(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
         output_bytes = 0
@@ -143,15 +149,16 @@ class _Zlib:
 
 
 class _Gzip:
-    """Members one after the other. What follows the last and is no member is ignored, as `gzip` and clients do."""
+    """Members one after the other. What follows one and is none is ignored with all behind it, as `gzip` and clients do."""
 
-    __slots__ = ("_has_ended", "_inflater", "_start")
+    __slots__ = ("_has_ended", "_inflater", "_is_first", "_start")
 
     def __init__(self) -> None:
         self._inflater: zlib._Decompress | None = None
         """Of the current member; None between members."""
+        self._is_first = True
         self._start = b""
-        """Up to one byte between members: of a magic number, or of padding."""
+        """Up to one byte between members, that may begin a magic number."""
         self._has_ended = False
         """Whether a member ended and no other may begin."""
 
@@ -159,17 +166,19 @@ class _Gzip:
         while data and not self._has_ended:
             if self._inflater is None:
                 data, self._start = self._start + data, b""
-                if len(data) < len(_GZIP_MAGIC) and _GZIP_MAGIC.startswith(data):
+                if data == _GZIP_MAGIC[:1]:
                     self._start = data
                     return
+                if not self._is_first and not data.startswith(_GZIP_MAGIC):
+                    self._has_ended = True
+                    return
                 self._inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)
+                self._is_first = False
             yield from _inflated(self._inflater, data, "gzip")
             if not self._inflater.eof:
                 return
             data = self._inflater.unused_data
             self._inflater = None
-            rest = (data + b"")[: len(_GZIP_MAGIC)]
-            self._has_ended = bool(rest) and not _GZIP_MAGIC.startswith(rest)
 
     def close(self) -> None:
         if self._inflater is not None or self._start:

@@ -59,8 +59,8 @@ class EventStreamDecoder:
         """The last byte was a CR, so that an LF that comes next belongs to the same line ending."""
         self._line = bytearray()
         """The unfinished line."""
-        self._data: list[bytes] = []
-        """Data lines of the unfinished event."""
+        self._data: bytes | bytearray | None = None
+        """Data of the unfinished event; None until it has a data line. Most events have one, which needs no copy."""
         self._event = b""
         """Type of the unfinished event."""
         self._field_bytes = 0
@@ -127,41 +127,41 @@ class EventStreamDecoder:
     def _events_of(self, block: bytes) -> list[ServerSentEvent]:
         """Return the events that whole lines complete."""
         events: list[ServerSentEvent] = []
-        fields = self._data
+        data = self._data
         event = self._event
         # Sizes need looking at line by line only if all of this in one event would be too much.
         is_checked = self._field_bytes + len(block) > self._max_event_bytes
         self.scanned_bytes += len(block)
         for line in block.splitlines():
             if not line:
-                if fields:
-                    events.append(
-                        ServerSentEvent(
-                            event.decode("utf-8", "replace") if event else "message",
-                            fields[0] if len(fields) == 1 else b"\n".join(fields),
-                        )
-                    )
-                    fields.clear()
+                if data is not None:
+                    name = event.decode("utf-8", "replace") if event else "message"
+                    events.append(ServerSentEvent(name, bytes(data)))
+                    data = None
                 event = b""
                 self._field_bytes = 0
                 continue
             if is_checked and self._field_bytes + len(line) > self._max_event_bytes:
                 self._fail(self._field_bytes + len(line))
                 return events
-            if line.startswith(b"data:"):
+            if line.startswith(b"data:") or line == b"data":
                 value = line[6:] if line.startswith(b"data: ") else line[5:]
-                fields.append(value)
                 self._field_bytes += len(value) + 1
+                if data is None:
+                    data = value
+                    continue
+                if isinstance(data, bytes):
+                    data = bytearray(data)
+                data += b"\n"
+                data += value
             elif line.startswith(b"event:"):
                 self._field_bytes -= len(event)
                 event = line[7:] if line.startswith(b"event: ") else line[6:]
                 self._field_bytes += len(event)
-            elif line == b"data":
-                fields.append(b"")
-                self._field_bytes += 1
             elif line == b"event":
                 self._field_bytes -= len(event)
                 event = b""
+        self._data = data
         self._event = event
         return events
 
@@ -175,7 +175,7 @@ class EventStreamDecoder:
     def _fail(self, held_bytes: int) -> None:
         self._failure = EventTooLarge(held_bytes=held_bytes, max_bytes=self._max_event_bytes)
         self._line = bytearray()
-        self._data = []
+        self._data = None
         self._event = b""
         self._field_bytes = 0
 
