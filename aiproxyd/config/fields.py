@@ -26,6 +26,7 @@ class SettingField(msgspec.Struct, frozen=True):
     """The model of a sub-section, or of each entry of a list of them."""
     is_list: bool
     is_path: bool
+    is_number: bool
     is_text: bool
     """Whether any text is a value of the right kind, so that an environment variable is taken as it is."""
     items_are_text: bool
@@ -60,6 +61,7 @@ def _field(name: str, info: FieldInfo) -> SettingField:
         section=item if isinstance(item, type) and issubclass(item, Section) else None,
         is_list=is_list,
         is_path=kind is Path,
+        is_number=kind in (int, float),
         is_text=not is_list and _is_text(kind),
         items_are_text=is_list and _is_text(item),
         is_secret=item is SecretStr or name in _SECRET_BY_NAME,

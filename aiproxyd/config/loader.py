@@ -94,9 +94,10 @@ def _prepared(value: Any, model: type[Section], folder: Path) -> Any:
     if not isinstance(value, dict):
         return {} if value is None else value
     fields = fields_of(model)
-    prepared: dict[Any, Any] = {}
-    for key, item in value.items():
-        field = fields.get(key) if isinstance(key, str) else None
+    prepared: dict[str, Any] = {}
+    for name, item in value.items():
+        key = str(name)
+        field = fields.get(key)
         if field is None:
             prepared[key] = item
         elif item is None:
@@ -107,6 +108,9 @@ def _prepared(value: Any, model: type[Section], folder: Path) -> Any:
             prepared[key] = _prepared(item, field.section, folder)
         elif field.is_path and isinstance(item, str):
             prepared[key] = folder / Path(item).expanduser()
+        elif field.is_number and isinstance(item, bool):
+            # Python counts with booleans; an operator who writes one has something else in mind.
+            prepared[key] = str(item).lower()
         else:
             prepared[key] = item
     return prepared
@@ -191,7 +195,7 @@ def _expectation(error: ErrorDetails, location: Location) -> str:
             return "is required"
         case "value_error":
             # Ours, and they name the value themselves where it is no secret.
-            return error["msg"].removeprefix("Value error, ")
+            return _USERINFO.sub("//***@", error["msg"].removeprefix("Value error, "))
         case "model_type" | "model_attributes_type" | "dict_type":
             expected = "should be a mapping"
         case "tuple_type" | "list_type":
