@@ -14,6 +14,7 @@ Source:
     https://developers.openai.com/api/docs/guides/function-calling
 """
 
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 import msgspec
@@ -271,7 +272,9 @@ class _Reader:
         match name:
             case "response.output_text.delta":
                 self._read_text(decode(_DELTA_EVENT, data), out)
-            case "response.refusal.delta" | "response.audio.transcript.delta":
+            case "response.refusal.delta":
+                self._read_text(decode(_DELTA_EVENT, data), out)
+            case "response.audio.transcript.delta":
                 if text := decode(_DELTA_EVENT, data).delta:
                     out.append(TextDelta(len(text)))
             case (
@@ -307,7 +310,7 @@ class _Reader:
                 self._begin_item(added.output_index, added.item, out)
             case "response.output_item.done":
                 finished = decode(_ITEM_EVENT, data)
-                self._finish_item(finished.output_index, finished.item, out)
+                self._finish_item(finished.output_index, finished.item, self._done_ids, out)
             case "response.created":
                 self._start(decode(_RESPONSE_EVENT, data).response, out)
             case "response.completed" | "response.incomplete" | "response.failed":
@@ -348,10 +351,11 @@ class _Reader:
             return
         self._ended = True
         self._start(response, out)
+        told_ids = frozenset(self._done_ids)
         for index, raw in enumerate(response.output or ()):
             state = self._items.get(index)
             if state is None or not state.is_done:
-                self._finish_item(index, raw, out)
+                self._finish_item(index, raw, told_ids, out)
         if response.usage is not None:
             metadata = {"service_tier": short(response.service_tier)} if response.service_tier else {}
             out.append(UsageReported(_token_usage(response.usage), final=True, metadata=metadata))
@@ -423,13 +427,14 @@ class _Reader:
             out.append(UnknownEvent(f"item:{short(kind)}"))
         return state
 
-    def _finish_item(self, output_index: int, raw: msgspec.Raw, out: list[StreamEvent]) -> None:
+    def _finish_item(self, output_index: int, raw: msgspec.Raw, told_ids: AbstractSet[str], out: list[StreamEvent]) -> None:
+        """Tell what is left to tell of a whole item; nothing of one whose id is among `told_ids`."""
         kind = decode(_KIND, raw).type
         state = self._items.get(output_index)
         item = decode(_ITEM, raw) if kind in _TOOL_KINDS or kind in {"message", "reasoning"} else _OutputItem()
         ids = {id_ for id_ in (item.id, item.call_id) if id_}
         if state is None or state.is_done or state.kind != kind:
-            if not ids.isdisjoint(self._done_ids):
+            if not ids.isdisjoint(told_ids):
                 return
             state = self._begin_item(output_index, raw, out)
         state.is_done = True
