@@ -1,0 +1,138 @@
+"""What an operator gets wrong is said in one sentence that names file, path, value and expectation; nothing is half-started."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.daemon import Daemon, plain_environment
+
+
+def run(tmp_path: Path, text: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    return subprocess.run(
+        [sys.executable, "-m", "aiproxyd", *(arguments or ("run",)), "--config", str(file)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=plain_environment(XDG_STATE_HOME=str(tmp_path / "state"), **environ),
+        check=False,
+        cwd=tmp_path,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("listenn: 127.0.0.1:1\n", ["listenn"]),
+        ("listen: nowhere\n", ["listen", "nowhere"]),
+        ("workers: many\n", ["workers", "many"]),
+        ("workers: -1\n", ["workers", "-1"]),
+        ("egress:\n  allowed_ports: [443, 99999]\n", ["egress.allowed_ports", "99999"]),
+        ("egress:\n  allowed_private_cidrs: [10.0.0.0/99]\n", ["egress.allowed_private_cidrs", "10.0.0.0/99"]),
+        ("auth:\n  users:\n    - name: alice\n", ["auth.users", "token_sha256"]),
+        ("auth:\n  mode: sometimes\n", ["auth.mode", "sometimes", "required"]),
+        ("admin:\n  listen: 0.0.0.0:8889\n", ["admin.token"]),
+        ("providers:\n  - name: Bad Name\n    type: openai\n", ["providers", "Bad Name"]),
+        ("providers:\n  - name: a\n    type: openai\n  - name: a\n    type: openai\n", ["two entries", "a"]),
+        ("ca:\n  cert_file: ca.pem\n", ["ca", "key_file"]),
+        ("recording:\n  retention: forever\n", ["recording.retention", "forever"]),
+        ("listen: [unclosed\n", ["config.yaml"]),
+        ("- a\n- b\n", ["config.yaml"]),
+    ],
+)
+def test_a_mistake_in_the_configuration_exits_with_2_and_says_where(tmp_path: Path, text: str, words: list[str]) -> None:
+    done = run(tmp_path, text)
+    assert done.returncode == 2, done.stderr
+    assert "config.yaml" in done.stderr
+    for word in words:
+        assert word in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_missing_file_exits_with_2(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "aiproxyd", "run", "--config", str(tmp_path / "no.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=plain_environment())
+    assert done.returncode == 2
+    assert "no.yaml" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_mistake_in_the_environment_names_the_variable(tmp_path: Path) -> None:
+    done = run(tmp_path, "", AIPROXYD_AUTH__MODE="sometimes")
+    assert done.returncode == 2
+    assert "AIPROXYD_AUTH__MODE" in done.stderr
+
+
+def test_an_unknown_option_exits_with_2(tmp_path: Path) -> None:
+    done = run(tmp_path, "", "run", "--no-such-option")
+    assert done.returncode == 2
+
+
+def test_check_finds_the_same_mistakes_without_starting(tmp_path: Path) -> None:
+    done = run(tmp_path, "workers: many\n", "check")
+    assert done.returncode == 2
+    assert "workers" in done.stderr
+
+
+@pytest.mark.parametrize("which", ["listen", "admin"])
+def test_a_port_in_use_exits_with_1_and_leaves_no_process(tmp_path: Path, which: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        config = {"listen": "127.0.0.1:0", "admin": {"listen": "127.0.0.1:0"}}
+        config["listen" if which == "listen" else "admin"] = address if which == "listen" else {"listen": address}
+        done = run(tmp_path, yaml.safe_dump(config))
+    assert done.returncode == 1
+    assert address in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("mistake", ["open", "mismatched", "leaf", "rubbish", "missing"])
+def test_an_unusable_ca_exits_with_1(tmp_path: Path, mistake: str) -> None:
+    import trustme
+
+    ca, other = trustme.CA(), trustme.CA()
+    cert_file, key_file = tmp_path / "ca.pem", tmp_path / "ca.key"
+    cert_file.write_bytes(ca.cert_pem.bytes())
+    key_file.write_bytes(ca.private_key_pem.bytes())
+    key_file.chmod(0o600)
+    match mistake:
+        case "open":
+            key_file.chmod(0o644)
+        case "mismatched":
+            key_file.write_bytes(other.private_key_pem.bytes())
+        case "leaf":
+            leaf = ca.issue_cert("example.com")
+            cert_file.write_bytes(leaf.cert_chain_pems[0].bytes())
+            key_file.write_bytes(leaf.private_key_pem.bytes())
+        case "rubbish":
+            key_file.write_text("not a key")
+        case "missing":
+            key_file.unlink()
+    config = {
+        "listen": "127.0.0.1:0",
+        "admin": {"listen": "127.0.0.1:0"},
+        "ca": {"cert_file": str(cert_file), "key_file": str(key_file)},
+    }
+    done = run(tmp_path, yaml.safe_dump(config))
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert str(cert_file) in done.stderr or str(key_file) in done.stderr
+
+
+def test_a_mistake_at_reload_keeps_the_old_configuration(own_daemon) -> None:
+    daemon: Daemon = own_daemon()
+    good = daemon.config_file.read_text()
+    daemon.config_file.write_text(good + "\nworkerz: 3\n")
+    daemon.reload()
+    daemon.wait_for_log("workerz")
+    assert daemon.is_ready()
+    metrics = daemon.metrics()
+    attempted = metrics.total("coder_ai_gateway_providers_last_reload_timestamp_seconds")
+    succeeded = metrics.total("coder_ai_gateway_providers_last_reload_success_timestamp_seconds")
+    assert attempted > succeeded
