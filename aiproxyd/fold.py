@@ -82,6 +82,8 @@ class Fold:
                 pass
         try:
             async with asyncio.timeout(timeout_seconds):
+                # The batch that was under way when its task was cancelled may or may not have got through.
+                await self._rewind()
                 while await self._write_store():
                     pass
         except (TimeoutError, StorageError, OSError) as exc:
@@ -118,7 +120,7 @@ class Fold:
                     log.error("the store does not take records; the journal keeps them", error=str(exc))
                 self.store_error = str(exc)
                 self.on_store_error()
-                self._stored.rewind()
+                await self._rewind()
                 await asyncio.sleep(retry_seconds)
                 retry_seconds = min(retry_seconds * 2, MAX_RETRY_SECONDS)
                 continue
@@ -130,6 +132,13 @@ class Fold:
                 self._behind_since = None
                 await asyncio.sleep(STORE_INTERVAL_SECONDS)
 
+    async def _rewind(self) -> None:
+        """Stand where the store does: a transaction whose answer was lost may have been committed."""
+        try:
+            self._stored.rewind(await self._store.positions())
+        except StorageError:
+            self._stored.rewind()
+
     async def _write_store(self) -> bool:
         """Apply one batch; return whether there was one."""
         batch = self._stored.read()
@@ -137,7 +146,7 @@ class Fold:
             started = time.monotonic()
             if self._behind_since is None:
                 self._behind_since = started
-            await self._store.apply(batch.lines, batch.positions)
+            await self._store.apply(batch.lines, batch.positions, starts=batch.starts)
             self._stored.mark_applied(batch.positions)
             self.on_store_write(time.monotonic() - started, len(batch.lines))
         for worker_id in self._stored.lost_workers():
