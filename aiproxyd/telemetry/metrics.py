@@ -18,7 +18,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Gauge
 
 import aiproxyd
-from aiproxyd.classify import ProviderTable
+from aiproxyd.classify import ProviderStatus, ProviderTable
 from aiproxyd.model.observation import (
     ClientTlsFailed,
     ConnectDecided,
@@ -40,10 +40,13 @@ from aiproxyd.model.outcome import Outcome, UsageSource
 from aiproxyd.model.usage import TokenUsage
 from aiproxyd.model.verdict import Action
 from aiproxyd.telemetry.coder import CoderMetrics
-from aiproxyd.telemetry.families import Admission, Children
+from aiproxyd.telemetry.families import Admission, Children, label_text
 from aiproxyd.telemetry.own import MAX_REASONS, MAX_TLS_HOSTS, MAX_UNKNOWN_EVENTS, OwnMetrics
 from aiproxyd.telemetry.series import CombinationSeries, ProviderSeries, SeriesTable, method_label
 from aiproxyd.telemetry.token_types import token_amounts
+
+# Coder's label knows three values; of two entries that claim one host the second is an error.
+_PROVIDER_STATUS = {ProviderStatus.PROXY_EXCLUDED: ProviderStatus.ERROR}
 
 
 class _OpenInterception:
@@ -172,7 +175,9 @@ class MetricsSink:
         self._own.client_tls_failures.labels(host, self._client_tls_reasons.admit(failed.reason)).inc()
 
     def _upstream_tls_failed(self, _worker: _Worker, failed: UpstreamTlsFailed) -> None:
-        self._own.upstream_tls_failures.labels(failed.provider, self._upstream_tls_reasons.admit(failed.reason)).inc()
+        self._own.upstream_tls_failures.labels(
+            label_text(failed.provider), self._upstream_tls_reasons.admit(failed.reason)
+        ).inc()
 
     def _passthrough_started(self, worker: _Worker, started: PassthroughStarted) -> None:
         if started.request_id in worker.passthroughs:
@@ -278,7 +283,10 @@ class MetricsSink:
 
     def set_providers(self, table: ProviderTable) -> None:
         """Show the providers in use; those of the table before that are gone or changed vanish."""
-        current = {(provider.name, provider.type, str(provider.status)) for provider in table.providers}
+        current = {
+            (provider.name, provider.type, str(_PROVIDER_STATUS.get(provider.status, provider.status)))
+            for provider in table.providers
+        }
         for family in self._coder.provider_info:
             # New ones first: a scrape in between sees one too many, never none, which would be an alert.
             for labels in current:

@@ -433,6 +433,12 @@ def test_providers_are_shown_with_their_status_and_vanish_when_they_are_gone(scr
     assert shown() == set()
 
 
+def test_an_entry_whose_host_another_claims_is_an_error(scrape):
+    scrape.sink.set_providers(ProviderTable([provider("late", ProviderStatus.PROXY_EXCLUDED)]))
+    labels = {"provider_name": "late", "provider_type": "openai-compat", "status": "error"}
+    assert scrape.value(PROXY + "provider_info", **labels) == 1
+
+
 @pytest.mark.parametrize("prefix", [GATEWAY, PROXY])
 def test_the_gap_between_reloads_shows_a_failed_one(scrape, prefix):
     scrape.sink.reload_attempted(1000)
