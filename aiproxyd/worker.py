@@ -31,7 +31,7 @@ from aiproxyd.journal.writer import JournalWriter
 from aiproxyd.mitm.connect import ConnectAddon, ConnectSettings
 from aiproxyd.mitm.decrypted import TapSettings
 from aiproxyd.mitm.egress import Egress, EgressSettings
-from aiproxyd.mitm.engine import Engine
+from aiproxyd.mitm.engine import Engine, EngineSettings
 from aiproxyd.mitm.front import Front, FrontSettings
 from aiproxyd.mitm.journal_guard import JournalGuard
 from aiproxyd.mitm.report import Reporter
@@ -90,7 +90,15 @@ class Worker:
         self._egress = Egress(_egress_settings(config))
         leaves = LeafStore(CertificateAuthority.of(config), config.ca.leaf_days)
         upstream_tls = UpstreamTls(trust=config.egress.trust, trusted_ca_file=config.egress.trusted_ca_file)
-        self._engine = Engine(self._connect, addons=[self._guard])
+        self._engine = Engine(
+            self._connect,
+            tap=self._tap,
+            leaves=leaves,
+            reporter=reporter,
+            redial=self._egress.dial,
+            addons=[self._guard],
+            settings=EngineSettings.of(config),
+        )
         self._front = Front(
             self._sockets,
             engine=self._engine,
@@ -131,7 +139,7 @@ class Worker:
         try:
             config = Config.model_validate_json(raw)
             connect, tap, egress = _connect_settings(config), _tap_settings(config), _egress_settings(config)
-            front = FrontSettings.of(config)
+            front, engine = FrontSettings.of(config), EngineSettings.of(config)
         except (ValidationError, AiproxydError) as exc:
             self._channel.send(Rejected(reason=str(exc)))
             return
@@ -140,6 +148,7 @@ class Worker:
         self._tap.settings = tap
         self._egress.settings = egress
         self._front.settings = front
+        self._engine.settings = engine
         self._guard.refuse = config.recording.on_journal_failure == "refuse"
         self._identity.cache_seconds = config.auth.cache_seconds
 
