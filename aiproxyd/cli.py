@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from aiproxyd.commands import ca, check, env, providers, run, version
+from aiproxyd.commands import ca, check, env, interceptions, providers, run, version
 from aiproxyd.commands import exec as exec_command
 from aiproxyd.exceptions import AiproxydError, ConfigError
 
@@ -42,7 +42,9 @@ app.command()(run.run)
 app.command()(check.check)
 app.command()(env.env)
 app.command("exec", context_settings=exec_command.CONTEXT_SETTINGS)(exec_command.exec_)
+app.add_typer(user.app, name="user")
 app.add_typer(ca.app, name="ca")
+app.add_typer(interceptions.app, name="interceptions")
 app.add_typer(providers.app, name="providers")
 app.command()(version.version)
 
