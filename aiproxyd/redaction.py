@@ -4,7 +4,7 @@ Fails closed: what is too short to be masked is shown as `...`.
 """
 
 from typing import Final
-from urllib.parse import parse_qs
+from urllib.parse import unquote_plus
 
 from aiproxyd.model.head import RequestHead
 
@@ -43,6 +43,7 @@ def credential_hint(head: RequestHead) -> str:
         scheme, _, credential = authorization.partition(" ")
         return mask(credential.strip() or scheme)
     # Google's keys may stand in the query.
-    if "key=" in head.query and (values := parse_qs(head.query, max_num_fields=64).get("key")):
-        return mask(values[0])
+    for field in head.query.split("&") if "key=" in head.query else ():
+        if field.startswith("key="):
+            return mask(unquote_plus(field.removeprefix("key=")))
     return ""
