@@ -110,6 +110,8 @@ class DocumentBody:
 
     def feed(self, data: bytes) -> list[StreamEvent]:
         """As `ResponseParser.feed`; always empty."""
+        if self._failure is not None:
+            raise self._failure
         self._collector.feed(data)
         return []
 

@@ -63,7 +63,7 @@ _REQUEST_DEFAULTS: dict[str, Any] = {
     "metadata": {},
     "anomaly": "",
 }
-_RESULT_DEFAULTS: dict[str, Any] = {
+RESULT_DEFAULTS: dict[str, Any] = {
     "response_id": "",
     "response_model": "",
     "text_characters": 0,
@@ -133,9 +133,7 @@ def _load(folder: pathlib.Path) -> Transcript:
     response = (folder / "response.bytes").read_bytes()
     if fill := about.get("fill"):
         response = response.replace(fill["marker"].encode(), fill["character"].encode() * fill["count"])
-    unknown = set(expected.get("request", {})) - set(_REQUEST_DEFAULTS) | set(expected.get("result", {})) - set(
-        _RESULT_DEFAULTS
-    )
+    unknown = set(expected.get("request", {})) - set(_REQUEST_DEFAULTS) | set(expected.get("result", {})) - set(RESULT_DEFAULTS)
     if unknown:
         raise ValueError(f"{folder}: expected.yaml has unknown keys {sorted(unknown)}")
     return Transcript(
@@ -147,7 +145,7 @@ def _load(folder: pathlib.Path) -> Transcript:
         status=about.get("status", 200),
         content_type=about.get("content_type", "text/event-stream"),
         expected_request=_REQUEST_DEFAULTS | expected.get("request", {}),
-        expected_result=_RESULT_DEFAULTS | expected.get("result", {}),
+        expected_result=RESULT_DEFAULTS | expected.get("result", {}),
         source=(folder / "SOURCE").read_text("utf-8"),
     )
 
@@ -187,7 +185,7 @@ def result(transcript: Transcript, chunks: Iterable[bytes] | None = None) -> tup
 
 def summary(events: Iterable[StreamEvent], failure: WireError | None, malformed: str) -> dict[str, Any]:
     """Return `events` folded into the shape of `result` in `expected.yaml`; an error that holds `malformed` shows as that."""
-    found: dict[str, Any] = _RESULT_DEFAULTS | {"thoughts": [], "tools": []}
+    found: dict[str, Any] = RESULT_DEFAULTS | {"thoughts": [], "tools": []}
     thoughts: dict[int, dict[str, Any]] = {}
     tools: dict[int, dict[str, Any]] = {}
     unknown: Counter[str] = Counter()
