@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from aiproxyd.commands import ca, check, env, interceptions, providers, run, version
+from aiproxyd.commands import ca, check, env, interceptions, providers, run, user, version
 from aiproxyd.commands import exec as exec_command
 from aiproxyd.exceptions import AiproxydError, ConfigError
 

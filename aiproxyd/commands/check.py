@@ -12,9 +12,6 @@ from aiproxyd.commands.configuration import ConfigOption
 if TYPE_CHECKING:
     from aiproxyd.config.schema import Config
 
-# A daemon on the same machine answers at once or is not healthy.
-_PROBE_TIMEOUT_SECONDS = 2.0
-
 
 class State(enum.StrEnum):
     """How one thing stands."""
@@ -46,7 +43,7 @@ def check(config: ConfigOption = None) -> int:
     settings = load(config, os.environ)
     file = config_file(config, os.environ)
     lines: list[Line] = [("configuration", State.OK, str(file) if file is not None else "no file; defaults")]
-    for part in (_data_dir, _authority, _providers, _egress, _ports):
+    for part in (_data_dir, _authority, _providers, _egress, _store, _ports):
         lines += part(settings)
     width = max(len(subject) for subject, _, _ in lines)
     for subject, state, sentence in lines:
@@ -109,16 +106,46 @@ def _egress(settings: "Config") -> Iterator[Line]:
         yield "egress roots", State.OK, str(file)
 
 
+def _store(settings: "Config") -> Iterator[Line]:
+    import asyncio
+
+    from aiproxyd.exceptions import StorageError
+    from aiproxyd.storage.store import Store
+
+    own = settings.data_dir / "aiproxyd.sqlite3"
+    if settings.store.url is None and not own.exists():
+        yield "store", State.OK, f"{own} (made at the first start)"
+        return
+
+    async def reach() -> None:
+        store = await Store.open(settings.store_url, create=False)
+        try:
+            await store.ping()
+        finally:
+            await store.close()
+
+    try:
+        asyncio.run(reach())
+    except StorageError as exc:
+        yield "store", State.FAILED, str(exc)
+    else:
+        yield "store", State.OK, "reachable" if settings.store.url is not None else str(own)
+
+
 def _ports(settings: "Config") -> Iterator[Line]:
-    running = _is_running(settings)
+    from aiproxyd.commands.running import running_daemon
+
+    daemon = running_daemon(settings)
+    taken = {*daemon.listen, daemon.admin} if daemon is not None else set()
     for subject, address in (*(("proxy", address) for address in settings.listen), ("admin", settings.admin.listen)):
+        if daemon is not None and address in taken:
+            yield subject, State.NOTE, f"{address} is held by the daemon that is running (process {daemon.pid})"
+            continue
         problem = _bind(address)
-        if not problem:
-            yield subject, State.OK, f"{address} is free"
-        elif running:
-            yield subject, State.NOTE, f"{address} is taken by a daemon that is running"
-        else:
+        if problem:
             yield subject, State.FAILED, f"{address} cannot be listened on: {problem}"
+        else:
+            yield subject, State.OK, f"{address} is free"
 
 
 def _bind(address: str) -> str:
@@ -136,20 +163,3 @@ def _bind(address: str) -> str:
     except OSError as exc:
         return exc.strerror or str(exc)
     return ""
-
-
-def _is_running(settings: "Config") -> bool:
-    """Whether a daemon answers at the admin address."""
-    import http.client
-
-    host, _, port = settings.admin.listen.rpartition(":")
-    loopback = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (what such a listener answers on)
-    host = host.strip("[]")
-    connection = http.client.HTTPConnection(loopback.get(host, host), int(port), timeout=_PROBE_TIMEOUT_SECONDS)
-    try:
-        connection.request("GET", "/healthz")
-        return connection.getresponse().status < 500
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aiproxyd.commands.configuration import ConfigOption, read_configuration
+from aiproxyd.commands.running import running_daemon
 
 if TYPE_CHECKING:
     from aiproxyd.config.schema import Config
@@ -81,7 +82,7 @@ def client_variables(settings: "Config", *, user: str | None, token: str | None,
     """
     from aiproxyd.ca.bundle import client_files
 
-    proxy = f"http://{_credentials(settings, user, token, environ)}{proxy_authority(settings)}"
+    proxy = proxy_url(settings, *_credentials(settings, user, token, environ))
     files = client_files(settings)
     certificates, bundle = (str(file.absolute()) for file in files)
     return {
@@ -105,26 +106,34 @@ def client_variables(settings: "Config", *, user: str | None, token: str | None,
     }
 
 
+def proxy_url(settings: "Config", user: str, token: str) -> str:
+    """Return the proxy's URL with credentials, percent-encoded; without any when there is no token."""
+    from urllib.parse import quote
+
+    credentials = f"{quote(user, safe='')}:{quote(token, safe='')}@" if token else ""
+    return f"http://{credentials}{proxy_authority(settings)}"
+
+
 def proxy_authority(settings: "Config") -> str:
     """Return the first address of the proxy as a client on this machine names it."""
-    host, _, port = settings.listen[0].rpartition(":")
+    daemon = running_daemon(settings)
+    address = daemon.listen[0] if daemon is not None else settings.listen[0]
+    host, _, port = address.rpartition(":")
     host = host.strip("[]")
     # A listener on every address answers on the loopback one.
     host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _credentials(settings: "Config", user: str | None, token: str | None, environ: Mapping[str, str]) -> str:
-    """Return `user:token@`, percent-encoded; empty where the proxy asks nobody."""
-    from urllib.parse import quote
-
+def _credentials(settings: "Config", user: str | None, token: str | None, environ: Mapping[str, str]) -> tuple[str, str]:
+    """Return the user and the token; the token is empty where the proxy asks nobody."""
     from aiproxyd.config.schema import AuthMode
     from aiproxyd.exceptions import AiproxydError
     from aiproxyd.identity.users import FIRST_USER_TOKEN_NAME, first_user_token, login_name
 
     token = token or environ.get("AIPROXYD_TOKEN")
     if not token and settings.auth.mode is AuthMode.OFF:
-        return ""
+        return "", ""
     if not token and user in {None, login_name()}:
         token = first_user_token(settings.data_dir)
         if not token:
@@ -138,7 +147,7 @@ def _credentials(settings: "Config", user: str | None, token: str | None, enviro
             f"the token of {user!r} is not kept anywhere; give it with --token or AIPROXYD_TOKEN, or make a new user with "
             "`aiproxyd user add NAME`"
         )
-    return f"{quote(user or login_name(), safe='')}:{quote(token, safe='')}@"
+    return user or login_name(), token
 
 
 def shell_of(environ: Mapping[str, str]) -> Shell:

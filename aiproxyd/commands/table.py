@@ -28,7 +28,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, out
         empty: The sentence that stands for a table of no rows.
     """
     if output is Output.JSON:
-        typer.echo(json.dumps(rows, indent=2, default=str))
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False, default=str))
         return
     if not rows:
         typer.echo(empty)

@@ -121,6 +121,17 @@ def first_user_token(data_dir: Path) -> str | None:
         return None
 
 
+async def forget_first_user_token(store: PrincipalStore, config: Config) -> None:
+    """Remove the token that the first start left, once it is nobody's.
+
+    Raises:
+        AiproxydError: The store cannot answer.
+    """
+    token = first_user_token(config.data_dir)
+    if token is not None and await Identity(config.auth.users, store).authenticate(token) is None:
+        (config.data_dir / FIRST_USER_TOKEN_NAME).unlink(missing_ok=True)
+
+
 def login_name() -> str:
     """Return the name of the person who runs this process; `user` where the system knows none, as in some containers."""
     with contextlib.suppress(OSError, KeyError):
