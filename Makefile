@@ -67,7 +67,7 @@ fuzz: $(VENV)/.dev ## Fuzz every parser (SECONDS=60 each).
 
 docs: $(VENV)/.run ## Write the generated pages of docs/ and examples/config.yaml again.
 	$(BIN)/python -m aiproxyd.config.docs
-	$(BIN)/python -m aiproxyd.telemetry.docs
+	$(BIN)/python -m aiproxyd.telemetry.metrics_page > docs/metrics.md
 
 clean: ## Remove what can be made again.
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov bench-results

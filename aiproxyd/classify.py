@@ -11,7 +11,7 @@ from aiproxyd.model.endpoint import PASSTHROUGH, Endpoint
 
 
 class ProviderStatus(enum.StrEnum):
-    """Whether a provider entry is in use; the `status` label of `provider_info`."""
+    """Whether a provider entry is in use."""
 
     ENABLED = "enabled"
     DISABLED = "disabled"

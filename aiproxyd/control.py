@@ -31,6 +31,8 @@ from aiproxyd.identity.users import Identity, ensure_first_user
 from aiproxyd.journal.segments import has_live_worker, journal_bytes
 from aiproxyd.storage.store import Store
 from aiproxyd.supervisor import Supervisor
+from aiproxyd.telemetry.families import create_registry
+from aiproxyd.telemetry.logs import configure_logging, secrets
 from aiproxyd.telemetry.metrics import MetricsSink
 
 log = structlog.get_logger("aiproxyd.control")
@@ -100,6 +102,7 @@ class Control:
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         config = self.config
+        self._hide_secrets()
         _own_folder(config.data_dir)
         stack.enter_context(_sole_control(config.data_dir))
         journal = config.data_dir / "journal"
@@ -119,7 +122,7 @@ class Control:
             self._sockets.append(await _listen_after_orphans(address, journal))
             stack.callback(self._sockets[-1].close)
 
-        registry = CollectorRegistry()
+        registry = create_registry()
         self._metrics = MetricsSink(registry)
         self._metrics.set_ca_expiry(self._ca.certificate.not_valid_after_utc.timestamp())
         self._apply_providers(self._table)
@@ -194,11 +197,18 @@ class Control:
         for name in restart_fields_changed(self.config, config):
             log.warning("a changed setting needs a restart", setting=name)
         self.config = config
+        configure_logging(config.logging.format, config.logging.level)
+        self._hide_secrets()
         self._identity.replace_users(config.auth.users)
         self._supervisor.configure(config.for_workers())
         self._supervisor.forget_answers()
         self._apply_providers(table)
         log.info("configuration reloaded", providers=len(table.providers))
+
+    def _hide_secrets(self) -> None:
+        """Keep what the configuration holds in confidence out of the log."""
+        held = (self.config.admin.token, self.config.store.url)
+        secrets.replace([secret.get_secret_value() for secret in held if secret is not None])
 
     def _apply_providers(self, table: ProviderTable) -> None:
         self._table = table

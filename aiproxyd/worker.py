@@ -144,6 +144,7 @@ class Worker:
             self._channel.send(Rejected(reason=str(exc)))
             return
         self._config = config
+        configure_logging(config.logging.format, config.logging.level, facts={"worker": os.getpid()})
         self._connect.settings = connect
         self._tap.settings = tap
         self._egress.settings = egress
