@@ -230,7 +230,7 @@ class Engine:
             await handler.run()
         finally:
             self._http.forget(connection.id, AbortedBy.CLIENT, "the client left")
-            self._tls.provider_names.pop(connection.id, None)
+            self._tls.forget(connection.id)
             del self._handlers[connection.id]
 
     def _decision(self, flow: http.HTTPFlow) -> Decision:

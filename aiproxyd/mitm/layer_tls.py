@@ -90,6 +90,15 @@ class LayerTls:
         self._sessions: OrderedDict[tuple[mitm.Address, bool], SSL.Session] = OrderedDict()
         self._open: dict[str, tuple[tuple[mitm.Address, bool], SSL.Connection]] = {}
 
+    def forget(self, client_id: str) -> None:
+        """Drop what is known of a client connection."""
+        self.late.discard(client_id)
+        self.provider_names.pop(client_id, None)
+
+    def client_disconnected(self, client: mitm.Client) -> None:
+        """Drop what is known of a client connection."""
+        self.forget(client.id)
+
     def tls_clienthello(self, data: ClientHelloData) -> None:
         """Have the provider's handshake done first: its protocol is offered to the client, and its failure known in time."""
         if data.context.server.address is not None:
@@ -132,6 +141,7 @@ class LayerTls:
 
     def server_disconnected(self, data: ServerConnectionHookData) -> None:
         """Keep the session for the next connection."""
+        self.late.discard(data.server.id)
         key, connection = self._open.pop(data.server.id, (None, None))
         if key is None or connection is None:
             return

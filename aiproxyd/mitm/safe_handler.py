@@ -385,7 +385,6 @@ class SafeHandler(server.LiveConnectionHandler):
         transport = self.transports.get(connection)
         if transport is not None and transport.handler is not None:
             self._tls.late.add(connection.id)
-            self._loop.call_soon(self._tls.late.discard, connection.id)
             transport.handler.cancel("handshake timeout")
 
     # Backpressure

@@ -83,6 +83,7 @@ class Rig:
         self.journal = journal
         self.dialled = 0
         self.served: list[asyncio.Task[None]] = []
+        self.writers: list[asyncio.StreamWriter] = []
         self._port = port
 
     async def dial(self, authority: Authority) -> socket.socket:
@@ -102,6 +103,7 @@ class Rig:
             listener.setblocking(False)
             reader, writer = await asyncio.open_connection(*listener.getsockname())
             accepted, _ = await loop.sock_accept(listener)
+        self.writers.append(writer)
         connection = DecryptedConnection(
             id=f"connection-{len(self.served)}", authority=Authority(HOST, 443), provider=PROVIDER, principal=ADA
         )
@@ -229,10 +231,13 @@ async def rig(
         finally:
             await engine.close()
             await asyncio.wait_for(asyncio.gather(*running.served, return_exceptions=True), PATIENCE_SECONDS)
+            for writer in running.writers:
+                writer.transport.abort()
             server.close()
             for task in list(scripts):
                 task.cancel()
             await asyncio.gather(*scripts, return_exceptions=True)
+            await server.wait_closed()
 
 
 class Nobody:
