@@ -150,6 +150,9 @@ class Control:
 
     async def _finish(self) -> None:
         """Drain the workers and fold what they wrote last."""
+        for socket_ in self._sockets:
+            # Ours too, or the kernel would go on queueing clients that nobody accepts.
+            socket_.close()
         await self._supervisor.stop(0 if self._stop_requests > 1 else self.config.drain_timeout_seconds)
         await self._fold.finish(CATCH_UP_SECONDS)
         with contextlib.suppress(FileNotFoundError):

@@ -36,7 +36,7 @@ from aiproxyd.mitm.front import Front, FrontSettings
 from aiproxyd.mitm.journal_guard import JournalGuard
 from aiproxyd.mitm.report import Reporter
 from aiproxyd.mitm.tap import Tap
-from aiproxyd.mitm.tls import UpstreamTls
+from aiproxyd.mitm.tls import ClientContexts, UpstreamTls
 from aiproxyd.model.observation import WorkerStarted
 from aiproxyd.telemetry.logs import configure_logging
 
@@ -54,6 +54,7 @@ class Worker:
         self._sockets = sockets
         self._worker_id = worker_id
         self._stopping: asyncio.Task[None] | None = None
+        self._is_closing = False
         self._over = asyncio.Event()
 
     async def run(self) -> None:
@@ -105,8 +106,9 @@ class Worker:
             egress=self._egress,
             reporter=reporter,
             tap=self._tap,
-            leaves=leaves,
+            client_contexts=ClientContexts(leaves),
             upstream_tls=upstream_tls,
+            providers=self._connect.settings.providers,
             settings=FrontSettings.of(config),
         )
         await self._engine.start()
@@ -149,6 +151,7 @@ class Worker:
         self._tap.settings = tap
         self._egress.settings = egress
         self._front.settings = front
+        self._front.providers = connect.providers
         self._engine.settings = engine
         self._guard.refuse = config.recording.on_journal_failure == "refuse"
         self._identity.cache_seconds = config.auth.cache_seconds
@@ -157,13 +160,19 @@ class Worker:
         """Stop accepting, finish, and end; asked again, close at once."""
         if self._stopping is None:
             self._stopping = asyncio.ensure_future(self._finish(timeout_seconds))
-        else:
-            self._front.close()
+        elif not self._is_closing:
+            self._is_closing = True
+            self._stopping.cancel()
+            self._stopping = asyncio.ensure_future(self._finish(0))
 
     async def _finish(self, timeout_seconds: float) -> None:
         self._front.drain()
+        self._engine.drain()
+        for socket_ in self._sockets:
+            # Without this the kernel would go on queueing clients that nobody accepts.
+            socket_.close()
         await self._front.wait(timeout_seconds)
-        self._front.close()
+        await self._front.close()
         self._over.set()
 
 
