@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +23,8 @@ import psutil
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from aiproxyd.storage.queries import MAX_LIMIT, InterceptionFilter
+from aiproxyd.storage.store import Store
 from tests.support.fake_provider import FakeProvider
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -421,21 +423,26 @@ class Daemon:
 
     def stored(self, model: str = "") -> list[dict[str, Any]]:
         """Return every interception whose model begins with `model`, oldest first, ended or not."""
-        return [record for record in self._query() if record["model"].startswith(model)]
+        return [record for record in self._query() if (record["model"] or "").startswith(model)]
 
-    def _query(self) -> Iterator[dict[str, Any]]:
+    def _query(self) -> list[dict[str, Any]]:
         """Read the store in this process: the command line's own query without its start-up time."""
-        from aiproxyd.storage.queries import list_interceptions
-        from aiproxyd.storage.store import Store
+        url = f"sqlite+aiosqlite:///{self.data_dir / 'aiproxyd.sqlite3'}"
 
         async def read() -> list[dict[str, Any]]:
-            store = await Store.open(f"sqlite+aiosqlite:///{self.data_dir / 'aiproxyd.sqlite3'}")
+            store = await Store.open(url, create=False)
+            found: list[dict[str, Any]] = []
             try:
-                return await list_interceptions(store)
+                while True:
+                    after = found[-1]["id"] if found else ""
+                    page = await store.interceptions(InterceptionFilter(after_id=after, limit=MAX_LIMIT))
+                    found += page
+                    if len(page) < MAX_LIMIT:
+                        return found[::-1]
             finally:
                 await store.close()
 
-        yield from asyncio.run(read())
+        return asyncio.run(read())
 
 
 def _is_alive(pid: int) -> bool:

@@ -1,0 +1,1 @@
+"""Things to copy, and one thing to run: `make demo`."""

@@ -1,0 +1,1 @@
+"""The whole thing at work without an API key: `make demo`."""

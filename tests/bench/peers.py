@@ -1,0 +1,272 @@
+"""The proxies that are measured: the product with each engine, bare `mitmdump`, and `squid` and a bare goproxy where installed."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.support.daemon import Daemon
+
+START_TIMEOUT_SECONDS = 60.0
+
+PROXY_CORE, LOAD_CORE = 0, 1
+
+
+@contextlib.contextmanager
+def pinned(core: int) -> Any:
+    """Run what is started inside on one core, where there are two."""
+    before = os.sched_getaffinity(0)
+    cores = sorted(before)
+    if len(cores) > 1:
+        os.sched_setaffinity(0, {cores[core]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class Peer:
+    """One proxy, as a process or a tree of them."""
+
+    name = ""
+    token = ""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, folder: Path, ports: Mapping[str, int], roots: Path) -> None:
+        """Start on one core; the origin listens on `ports` and its certificate leads to `roots`."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """End every process of it."""
+        if self._process is None:
+            return
+        family = self.tree()
+        self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        self._process.wait()
+
+    def tree(self) -> list[psutil.Process]:
+        """Return its processes."""
+        assert self._process is not None
+        root = psutil.Process(self._process.pid)
+        return [root, *root.children(recursive=True)]
+
+    def cpu_seconds(self) -> float:
+        """Return user and system time of all its processes, those that ended included."""
+        total = 0.0
+        for process in self.tree():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                total += times.user + times.system
+        return total
+
+    def memory_bytes(self) -> int:
+        """Return the resident memory of all its processes."""
+        return sum(process.memory_info().rss for process in self.tree())
+
+    def settled_cpu_seconds(self) -> float:
+        """Return the CPU time once it rests: what it does after an answer counts as well."""
+        before = self.cpu_seconds()
+        for _ in range(60):
+            time.sleep(0.4)
+            after = self.cpu_seconds()
+            # A hundredth of a core is what timers of an idle process may take.
+            if after - before <= 0.02:
+                return after
+            before = after
+        raise TimeoutError(f"{self.name} never rests")
+
+    def _spawn(self, command: list[str], folder: Path, environ: Mapping[str, str] | None = None) -> None:
+        with (folder / f"{self.name.replace(' ', '-')}.log").open("ab") as log, pinned(PROXY_CORE):
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env={**os.environ, **(environ or {})}
+            )
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+            except OSError:
+                if time.monotonic() > deadline or self._process.poll() is not None:
+                    raise TimeoutError(f"{self.name} did not start; see its log in {folder}") from None
+                time.sleep(0.1)
+            else:
+                return
+
+
+class Product(Peer):
+    """This project with everything on: authentication, recording with content, metrics."""
+
+    token = "bench-token"
+
+    def __init__(self, engine: str) -> None:
+        super().__init__()
+        self.engine = engine
+        self.name = f"aiproxyd ({engine})"
+        self._daemon: Daemon | None = None
+
+    def start(self, folder: Path, ports: Mapping[str, int], roots: Path) -> None:
+        config = {
+            "decrypt": {"engine": self.engine},
+            "providers": [{"name": "anthropic", "type": "anthropic", "base_url": f"https://localhost:{ports['https']}"}],
+            "egress": {
+                "allowed_ports": sorted(ports.values()),
+                "allowed_private_cidrs": ["127.0.0.0/8", "::1/128"],
+                "trusted_ca_file": str(roots),
+            },
+        }
+        self._daemon = Daemon(folder / self.engine, config=config, users=("bench",))
+        with pinned(PROXY_CORE):
+            self._daemon.start()
+        self.port = self._daemon.port
+
+    def stop(self) -> None:
+        if self._daemon is not None:
+            self._daemon.kill_everything()
+
+    def tree(self) -> list[psutil.Process]:
+        assert self._daemon is not None
+        return self._daemon.process_tree()
+
+    @property
+    def records(self) -> int:
+        """How many interceptions it has stored."""
+        assert self._daemon is not None
+        return len(self._daemon.stored())
+
+
+class Mitmdump(Peer):
+    """mitmdump as it comes, told to be silent."""
+
+    name = "mitmdump"
+
+    def start(self, folder: Path, ports: Mapping[str, int], roots: Path) -> None:
+        self.port = free_port()
+        mitmdump = Path(sys.executable).with_name("mitmdump")
+        tunnelled = f"localhost:({ports['source']}|{ports['tls_source']})"
+        options = ["flow_detail=0", f"confdir={folder / 'mitmdump'}", f"ssl_verify_upstream_trusted_ca={roots}"]
+        command = [
+            str(mitmdump),
+            "-q",
+            "--listen-host",
+            "127.0.0.1",
+            "--listen-port",
+            str(self.port),
+            "--ignore-hosts",
+            tunnelled,
+        ]
+        self._spawn([*command, *(word for option in options for word in ("--set", option))], folder)
+
+
+class Squid(Peer):
+    """squid with ssl-bump and one worker; decrypts the origin's port alone."""
+
+    name = "squid"
+
+    def start(self, folder: Path, ports: Mapping[str, int], roots: Path) -> None:
+        import trustme
+
+        self.port = free_port()
+        authority = trustme.CA()
+        own = folder / "squid"
+        own.mkdir(exist_ok=True)
+        own.chmod(0o777)
+        (own / "ca.pem").write_bytes(authority.private_key_pem.bytes() + authority.cert_pem.bytes())
+        (own / "ca.pem").chmod(0o644)
+        generator = next(
+            path
+            for path in ("/usr/lib/squid/security_file_certgen", "/usr/lib64/squid/security_file_certgen")
+            if Path(path).exists()
+        )
+        subprocess.run([generator, "-c", "-s", str(own / "certificates"), "-M", "4MB"], check=True, capture_output=True)
+        (own / "squid.conf").write_text(
+            "\n".join(
+                [
+                    f"http_port 127.0.0.1:{self.port} ssl-bump generate-host-certificates=on dynamic_cert_mem_cache_size=4MB tls-cert={own}/ca.pem",
+                    f"sslcrtd_program {generator} -s {own}/certificates -M 4MB",
+                    f"acl decrypted port {ports['https']}",
+                    "ssl_bump bump decrypted",
+                    "ssl_bump splice all",
+                    f"tls_outgoing_options cafile={roots}",
+                    "http_access allow all",
+                    "cache deny all",
+                    "access_log none",
+                    "cache_log /dev/null",
+                    f"pid_filename {own}/squid.pid",
+                    f"coredump_dir {own}",
+                    "shutdown_lifetime 1 seconds",
+                    "",
+                ]
+            )
+        )
+        self._spawn([shutil.which("squid") or "squid", "-N", "-f", str(own / "squid.conf")], folder)
+
+
+class Goproxy(Peer):
+    """A program of twenty lines around goproxy, the engine of Coder's proxy; compiled here, from Debian's package of its source."""
+
+    name = "goproxy"
+
+    SOURCE = """package main
+
+import (
+	"crypto/tls"
+	"net/http"
+	"os"
+	"strings"
+
+	"github.com/elazarl/goproxy"
+)
+
+func main() {
+	proxy := goproxy.NewProxyHttpServer()
+	proxy.Tr = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, MaxIdleConnsPerHost: 256}
+	proxy.OnRequest().HandleConnectFunc(func(host string, ctx *goproxy.ProxyCtx) (*goproxy.ConnectAction, string) {
+		if strings.HasSuffix(host, ":"+os.Args[2]) {
+			return goproxy.MitmConnect, host
+		}
+		return goproxy.OkConnect, host
+	})
+	panic(http.ListenAndServe("127.0.0.1:"+os.Args[1], proxy))
+}
+"""
+
+    def start(self, folder: Path, ports: Mapping[str, int], roots: Path) -> None:
+        self.port = free_port()
+        own = folder / "goproxy"
+        own.mkdir(exist_ok=True)
+        (own / "main.go").write_text(self.SOURCE)
+        environ = {"GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOFLAGS": "", "GOCACHE": str(own / "cache")}
+        subprocess.run(["go", "build", "-o", "proxy", "main.go"], cwd=own, check=True, env={**os.environ, **environ})
+        self._spawn([str(own / "proxy"), str(self.port), str(ports["https"])], folder, {"GOMAXPROCS": "1"})
+
+
+def installed() -> list[Peer]:
+    """Return every proxy that can be measured here, the product first."""
+    peers: list[Peer] = [Product("relay"), Product("mitmproxy"), Mitmdump()]
+    if shutil.which("squid"):
+        peers.append(Squid())
+    if shutil.which("go") and Path("/usr/share/gocode/src/github.com/elazarl/goproxy").exists():
+        peers.append(Goproxy())
+    return peers
