@@ -103,10 +103,11 @@ async def ensure_first_user(store: UserStore, config: Config) -> tuple[str, str 
     name = login_name()
     if await store.list_users():
         return name, None
-    token = await store.add_user(name, ())
     file = config.data_dir / FIRST_USER_TOKEN_NAME
     try:
+        # Before the user is made, whose token would be lost.
         private_folder(config.data_dir)
+        token = await store.add_user(name, ())
         write_whole(file, f"{token}\n".encode(), mode=0o600)
     except OSError as exc:
         raise AiproxydError(f"the token of the first user cannot be kept in {file}: {exc.strerror or exc}") from exc
