@@ -120,7 +120,11 @@ def time_of(at: float) -> datetime:
         ValueError: It lies outside the years 1 to 9999.
         OverflowError: So does it, further.
     """
-    return datetime.fromtimestamp(at, UTC)
+    try:
+        return datetime.fromtimestamp(at, UTC)
+    except OSError as exc:  # the C library's way to say the same
+        message = f"{at} seconds is no time"
+        raise OverflowError(message) from exc
 
 
 def _word(text: str) -> str:
