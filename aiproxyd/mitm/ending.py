@@ -33,6 +33,11 @@ _OUTCOME_OF_ABORT: Final = {
 }
 
 
+def has_answer(status_code: int) -> bool:
+    """Return whether a response of this status carries a model's answer: a redirect and a 204 do not, nor does an error."""
+    return 200 <= status_code < 300 and status_code != 204
+
+
 def outcome_of(
     assembly: Assembly, aborted_by: AbortedBy | None, *, has_error: bool, is_streamed: bool, is_unreadable: bool
 ) -> Outcome:
@@ -97,7 +102,7 @@ def usage_of(
     """
     if assembly.usage is not None:
         return UsageSource.REPORTED, assembly.usage
-    is_charged = 200 <= status_code < 300 and outcome not in {Outcome.REFUSED, Outcome.UPSTREAM_ERROR}
+    is_charged = has_answer(status_code) and outcome not in {Outcome.REFUSED, Outcome.UPSTREAM_ERROR}
     if not is_charged or not (input_characters or assembly.output_characters):
         return UsageSource.NONE, TokenUsage()
     return UsageSource.ESTIMATED, TokenUsage(

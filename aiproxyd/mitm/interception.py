@@ -10,7 +10,7 @@ from aiproxyd import clients
 from aiproxyd.assemble import Assembly, Finished, FinishedThought, FinishedToolCall
 from aiproxyd.exceptions import MalformedBody, WireError
 from aiproxyd.mitm.decrypted import STATUS_OF_ABORT, AbortedBy, DecryptedConnection, TapSettings
-from aiproxyd.mitm.ending import error_of, outcome_of, usage_of
+from aiproxyd.mitm.ending import error_of, has_answer, outcome_of, usage_of
 from aiproxyd.mitm.report import Reporter
 from aiproxyd.model.endpoint import Endpoint
 from aiproxyd.model.events import ProviderErrorReported
@@ -188,7 +188,7 @@ class Interception:
             self._failure = str(exc)
         if status >= 400:
             self._error_body = bytearray()
-        elif 200 <= status < 300 and not self._failure:
+        elif has_answer(status) and not self._failure:
             # A wrong or missing type is not rare among servers that imitate an API: then the request decides.
             is_document = "json" in content_type
             self._is_streamed = content_type == _EVENT_STREAM or (not is_document and self._facts.streaming)
