@@ -396,6 +396,10 @@ def _token_usage(figures: _Figures) -> TokenUsage:
 _SESSION: Final = re.compile(r"_session_(.+)$")
 
 
+class _Request(requests.Request):
+    messages: list[msgspec.Raw] | None = None
+
+
 class _LastMessage(msgspec.Struct):
     role: msgspec.Raw = requests.NOTHING
     content: msgspec.Raw = requests.NOTHING
@@ -407,40 +411,20 @@ class _RequestBlock(msgspec.Struct):
     tool_use_id: msgspec.Raw = requests.NOTHING
 
 
+_REQUEST: Final = msgspec.json.Decoder(_Request)
 _LAST_MESSAGE: Final = msgspec.json.Decoder(_LastMessage)
 _REQUEST_BLOCK: Final = msgspec.json.Decoder(_RequestBlock)
 
 
 def _read_request(body: bytes, head: RequestHead) -> RequestFacts:  # noqa: ARG001 (all of this API is in the body)
-    fields = requests.top_level(body)
-    if isinstance(fields, RequestFacts):
-        return fields
-    prompt, call_id, anomaly = None, "", ""
-    try:
-        prompt, call_id = _last_message(fields.get("messages", requests.NOTHING))
-    except MalformedBody as exc:
-        anomaly = f"messages: {exc}"
-    session_id, metadata = _session(fields.get("metadata", requests.NOTHING))
-    return RequestFacts(
-        request_model=requests.model_of(fields),
-        streaming=requests.is_streaming(fields),
-        prompt=prompt,
-        correlating_tool_call_id=call_id,
-        client_session_id=session_id,
-        anomaly=anomaly,
-        input_characters=requests.input_characters(body),
-        metadata=metadata,
-    )
+    return requests.read(body, _REQUEST, _last_message, _session)
 
 
-def _last_message(messages: msgspec.Raw) -> tuple[str | None, str]:
+def _last_message(request: _Request) -> tuple[str | None, str]:
     """Return the prompt and the id of the answered tool call that the last message holds."""
-    if is_null(messages):
+    if not request.messages:
         return None, ""
-    items = decode(requests.ITEMS, messages)
-    if not items:
-        return None, ""
-    last = decode(_LAST_MESSAGE, items[-1])
+    last = decode(_LAST_MESSAGE, request.messages[-1])
     is_user = text_of(last.role) == "user"
     if starts_with(last.content, b'"'):
         return (text_of(last.content) if is_user else None), ""
@@ -457,12 +441,9 @@ def _last_message(messages: msgspec.Raw) -> tuple[str | None, str]:
     return (prompt if is_user else None), call_id
 
 
-def _session(metadata: msgspec.Raw) -> tuple[str, dict[str, str]]:
+def _session(request: requests.Request) -> tuple[str, dict[str, str]]:
     """Return the Claude Code session id in `metadata.user_id`, else that value as a candidate for other clients."""
-    try:
-        user_id = requests.hint(decode(requests.FIELDS, metadata).get("user_id", requests.NOTHING))
-    except MalformedBody:
-        return "", {}
+    user_id = requests.nested_hint(request.metadata, "user_id")
     if not user_id:
         return "", {}
     session_id = ""

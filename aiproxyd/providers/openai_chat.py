@@ -400,6 +400,10 @@ def _token_usage(usage: _Usage) -> TokenUsage | None:
     )
 
 
+class _Request(requests.Request):
+    messages: list[msgspec.Raw] | None = None
+
+
 class _LastMessage(msgspec.Struct):
     role: msgspec.Raw = requests.NOTHING
     content: msgspec.Raw = requests.NOTHING
@@ -411,36 +415,20 @@ class _RequestPart(msgspec.Struct):
     text: msgspec.Raw = requests.NOTHING
 
 
+_REQUEST: Final = msgspec.json.Decoder(_Request)
 _LAST_MESSAGE: Final = msgspec.json.Decoder(_LastMessage)
 _REQUEST_PART: Final = msgspec.json.Decoder(_RequestPart)
 
 
 def _read_request(body: bytes, head: RequestHead) -> RequestFacts:  # noqa: ARG001 (all of this API is in the body)
-    fields = requests.top_level(body)
-    if isinstance(fields, RequestFacts):
-        return fields
-    prompt, call_id, anomaly = None, "", ""
-    try:
-        prompt, call_id = _last_message(fields.get("messages", requests.NOTHING))
-    except MalformedBody as exc:
-        anomaly = f"messages: {exc}"
-    return RequestFacts(
-        request_model=requests.model_of(fields),
-        streaming=requests.is_streaming(fields),
-        prompt=prompt,
-        correlating_tool_call_id=call_id,
-        anomaly=anomaly,
-        input_characters=requests.input_characters(body),
-        metadata=requests.session_hints(fields),
-    )
+    return requests.read(body, _REQUEST, _last_message, requests.session_candidates)
 
 
-def _last_message(messages: msgspec.Raw) -> tuple[str | None, str]:
+def _last_message(request: _Request) -> tuple[str | None, str]:
     """Return the prompt and the id of the answered tool call that the last message holds."""
-    items = [] if is_null(messages) else decode(requests.ITEMS, messages)
-    if not items:
+    if not request.messages:
         raise MalformedBody("no messages")
-    last = decode(_LAST_MESSAGE, items[-1])
+    last = decode(_LAST_MESSAGE, request.messages[-1])
     role = text_of(last.role)
     if role == "tool":
         return None, text_of(last.tool_call_id) or ""

@@ -510,6 +510,10 @@ def _token_usage(usage: _Usage) -> TokenUsage:
     )
 
 
+class _Request(requests.Request):
+    input: list[msgspec.Raw] | str | None = None
+
+
 class _InputItem(msgspec.Struct):
     type: msgspec.Raw = requests.NOTHING
     role: msgspec.Raw = requests.NOTHING
@@ -522,40 +526,22 @@ class _InputPart(msgspec.Struct):
     text: msgspec.Raw = requests.NOTHING
 
 
+_REQUEST: Final = msgspec.json.Decoder(_Request)
 _INPUT_ITEM: Final = msgspec.json.Decoder(_InputItem)
 _INPUT_PART: Final = msgspec.json.Decoder(_InputPart)
 
 
 def _read_request(body: bytes, head: RequestHead) -> RequestFacts:  # noqa: ARG001 (all of this API is in the body)
-    fields = requests.top_level(body)
-    if isinstance(fields, RequestFacts):
-        return fields
-    prompt, call_id, anomaly = None, "", ""
-    try:
-        prompt, call_id = _last_item(fields.get("input", requests.NOTHING))
-    except MalformedBody as exc:
-        anomaly = f"input: {exc}"
-    return RequestFacts(
-        request_model=requests.model_of(fields),
-        streaming=requests.is_streaming(fields),
-        prompt=prompt,
-        correlating_tool_call_id=call_id,
-        anomaly=anomaly,
-        input_characters=requests.input_characters(body),
-        metadata=requests.session_hints(fields),
-    )
+    return requests.read(body, _REQUEST, _last_item, requests.session_candidates)
 
 
-def _last_item(raw: msgspec.Raw) -> tuple[str | None, str]:
+def _last_item(request: _Request) -> tuple[str | None, str]:
     """Return the prompt and the id of the answered tool call that the last input item holds."""
-    if is_null(raw):
+    if isinstance(request.input, str):
+        return request.input, ""
+    if not request.input:
         return None, ""
-    if starts_with(raw, b'"'):
-        return text_of(raw), ""
-    items = decode(requests.ITEMS, raw)
-    if not items:
-        return None, ""
-    last = decode(_INPUT_ITEM, items[-1])
+    last = decode(_INPUT_ITEM, request.input[-1])
     if (text_of(last.type) or "").endswith("_output"):
         return None, text_of(last.call_id) or ""
     if text_of(last.role) != "user" or is_null(last.content):

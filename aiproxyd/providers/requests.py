@@ -1,9 +1,12 @@
 """What the requests of all APIs have in common: their top level, their size in characters, session hints.
 
 Not a parser of any API's messages: each API's module reads its own.
+
+Strategy: agents send their whole history with each request, some megabytes of which only the last entry matters. One pass over
+the body cuts the history into raw entries, which msgspec does without decoding or copying them; only the last is decoded.
 """
 
-import re
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -12,51 +15,84 @@ from aiproxyd.exceptions import MalformedBody
 from aiproxyd.providers.api import RequestFacts
 from aiproxyd.providers.decoding import decode, starts_with, text_of
 
-Fields = dict[str, msgspec.Raw]
-"""A JSON object of which only the names are read; msgspec skips over the values, so that megabytes of history cost little."""
-
-FIELDS: Final = msgspec.json.Decoder(Fields)
+FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 ITEMS: Final = msgspec.json.Decoder(list[msgspec.Raw])
+NOTHING: Final = msgspec.Raw(b"null")
 
 MAX_HINT_CHARACTERS: Final = 1024
 """Session hints and model names are cut to this; real ones are below 250."""
 
-NOTHING: Final = msgspec.Raw(b"null")
-
-# Starts at quotes only and never crosses one, so that every byte is looked at once.
-_BASE64: Final = re.compile(rb'"(?:data:[^",;]{1,100};base64,)?([A-Za-z0-9+/]{1024,}={0,2})"')
+_MIN_BASE64_BYTES: Final = 1024
+"""Shorter base64 strings are left in the count of characters."""
 
 
-def top_level(body: bytes) -> Fields | RequestFacts:
-    """Return the top-level fields of a request; or the facts of one that is no JSON object, which are an anomaly."""
+class Request(msgspec.Struct):
+    """The top level of a request. An API's own adds its history: `messages` or `input`."""
+
+    model: msgspec.Raw = NOTHING
+    stream: msgspec.Raw = NOTHING
+    metadata: msgspec.Raw = NOTHING
+    prompt_cache_key: msgspec.Raw = NOTHING
+    client_metadata: msgspec.Raw = NOTHING
+
+
+_REQUEST: Final = msgspec.json.Decoder(Request)
+
+
+def read[R: Request](
+    body: bytes,
+    decoder: msgspec.json.Decoder[R],
+    last_entry: Callable[[R], tuple[str | None, str]],
+    session: Callable[[Request], tuple[str, dict[str, str]]],
+) -> RequestFacts:
+    """Return what a request's body says. Total: what is not as documented becomes the anomaly, and the rest stands.
+
+    Args:
+        body: The whole body, decoded.
+        decoder: Of the API's own top level.
+        last_entry: Gives the last user prompt and the id of the tool call that the request answers; may raise MalformedBody.
+        session: Gives the session id that the body alone proves, and other candidates.
+    """
+    prompt, call_id, anomaly = None, "", ""
+    request: Request
     try:
-        return decode(FIELDS, body)
+        request = whole = decode(decoder, body)
+        prompt, call_id = last_entry(whole)
     except MalformedBody as exc:
-        return RequestFacts(anomaly=f"request body: {exc}", input_characters=input_characters(body))
-
-
-def model_of(fields: Fields) -> str:
-    """Return the model that a request asks for, or an empty string."""
-    return (text_of(fields.get("model", NOTHING)) or "")[:MAX_HINT_CHARACTERS]
-
-
-def is_streaming(fields: Fields) -> bool:
-    """Return whether a request asks for a streamed response."""
-    return starts_with(fields.get("stream", NOTHING), b"t")
-
-
-def session_hints(fields: Fields) -> dict[str, str]:
-    """Return what an OpenAI-style request says about its session, by the keys that `clients` looks for; raw candidates."""
-    hints = {"prompt_cache_key": hint(fields.get("prompt_cache_key", NOTHING))}
-    for group, name, key in (
-        ("metadata", "user_id", "user_id"),
-        ("client_metadata", "session_id", "client_metadata.session_id"),
-    ):
+        anomaly = f"request body: {exc}"
         try:
-            hints[key] = hint(decode(FIELDS, fields.get(group, NOTHING)).get(name, NOTHING))
+            request = decode(_REQUEST, body)
         except MalformedBody:
-            continue
-    return {key: value for key, value in hints.items() if value}
+            return RequestFacts(anomaly=anomaly, input_characters=input_characters(body))
+    session_id, metadata = session(request)
+    return RequestFacts(
+        request_model=(text_of(request.model) or "")[:MAX_HINT_CHARACTERS],
+        streaming=starts_with(request.stream, b"t"),
+        prompt=prompt,
+        correlating_tool_call_id=call_id,
+        client_session_id=session_id,
+        anomaly=anomaly,
+        input_characters=input_characters(body),
+        metadata=metadata,
+    )
+
+
+def session_candidates(request: Request) -> tuple[str, dict[str, str]]:
+    """Return no proven session, and what an OpenAI-style request says about its own, by the keys that `clients` looks for."""
+    candidates = {
+        "prompt_cache_key": hint(request.prompt_cache_key),
+        "user_id": nested_hint(request.metadata, "user_id"),
+        "client_metadata.session_id": nested_hint(request.client_metadata, "session_id"),
+    }
+    return "", {key: value for key, value in candidates.items() if value}
+
+
+def nested_hint(raw: msgspec.Raw, name: str) -> str:
+    """Return the hint that the field `name` of the object `raw` holds; empty when there is none."""
+    try:
+        return hint(decode(FIELDS, raw).get(name, NOTHING))
+    except MalformedBody:
+        return ""
 
 
 def hint(raw: msgspec.Raw) -> str:
@@ -71,7 +107,30 @@ def input_characters(body: bytes) -> int:
     too, some 5 % in real agents' requests, and a character beyond ASCII as its two to four bytes; models split both into more
     tokens than plain words, so the estimate made from it stays near. It is used only where a provider reports no usage.
     """
-    total = len(body)
-    if b"base64" in body or b"input_audio" in body:
-        total -= sum(match.end() - match.start() for match in _BASE64.finditer(body))
-    return total
+    return len(body) - sum(end - start for start, end in _base64_spans(body).items())
+
+
+def _base64_spans(body: bytes) -> dict[int, int]:
+    """Return where long base64 strings start, and where each ends.
+
+    Three forms: a data URL; Anthropic's source of type `base64` with `data` after it, or before it where keys are sorted; OpenAI's
+    `input_audio`. Searching for the words and then for the closing quote costs a hundredth of looking at each character.
+    """
+    spans: dict[int, int] = {}
+    for marker in (b";base64,", b'"base64"', b'"input_audio"'):
+        at = body.find(marker)
+        while at >= 0:
+            after = at + len(marker)
+            if marker == b";base64,":
+                start = after
+            else:
+                data = body.find(b'"data"', after, after + 200)
+                if data < 0:
+                    data = body.rfind(b'"data"', 0, at)
+                start = body.find(b'"', data + 6, data + 20) + 1 if data >= 0 else 0
+            end = body.find(b'"', start) if start else -1
+            # Words in a text that talks about base64 are followed by a space before any quote.
+            if end - start >= _MIN_BASE64_BYTES and body.find(b" ", start, end) < 0:
+                spans[start] = end
+            at = body.find(marker, max(after, end if start == after else 0))
+    return spans
