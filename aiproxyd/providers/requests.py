@@ -118,19 +118,25 @@ def _base64_spans(body: bytes) -> dict[int, int]:
     """
     spans: dict[int, int] = {}
     for marker in (b";base64,", b'"base64"', b'"input_audio"'):
-        at = body.find(marker)
+        # Each search begins where the one before ended, so that markers without end cost no more than their length.
+        after, at = 0, body.find(marker)
         while at >= 0:
-            after = at + len(marker)
-            if marker == b";base64,":
-                start = after
-            else:
-                data = body.find(b'"data"', after, after + 200)
-                if data < 0:
-                    data = body.rfind(b'"data"', 0, at)
-                start = body.find(b'"', data + 6, data + 20) + 1 if data >= 0 else 0
+            before, after = after, at + len(marker)
+            start = after if marker == b";base64," else _start_of_data(body, before, at, after)
             end = body.find(b'"', start) if start else -1
             # Words in a text that talks about base64 are followed by a space before any quote.
             if end - start >= _MIN_BASE64_BYTES and body.find(b" ", start, end) < 0:
                 spans[start] = end
-            at = body.find(marker, max(after, end if start == after else 0))
+            if start >= after:
+                after = len(body) if end < 0 else end
+            at = body.find(marker, after)
     return spans
+
+
+def _start_of_data(body: bytes, before: int, at: int, after: int) -> int:
+    """Return where the string of the `data` field starts that stands in one object with the marker `at`; 0 for nowhere."""
+    brace = body.find(b"}", after, after + 200)
+    data = body.find(b'"data"', after, after + 200 if brace < 0 else brace)
+    if data < 0:
+        data = body.rfind(b'"data"', before, at)
+    return 0 if data < 0 else body.find(b'"', data + 6, data + 20) + 1

@@ -1,13 +1,16 @@
 """The four tests of a parser for messages, and the rules of its requests row by row."""
 
+import json
 import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aiproxyd.exceptions import MalformedBody
 from aiproxyd.providers import anthropic_messages
 from aiproxyd.providers.api import RequestFacts
+from aiproxyd.providers.decoding import MAX_OPEN_PARTS
 from tests.support.conversations import message_streams
 from tests.support.parsers import Looks, check_codings, check_meaning, check_total, check_written, mutated
 from tests.support.strategies import splits
@@ -60,3 +63,141 @@ def test_broken_conversations_give_events_or_one_wire_error_within_the_limit(see
     check_total(API.stream_parser if case.is_stream else API.document_parser, bytewise(response), source.choice([200, 1 << 20]))
     API.read_error(source.choice([400, 401, 429, 500, 529, 599]), response)
     assert isinstance(API.read_request(mutated(case.request, source), case.head()), RequestFacts)
+
+
+def read(body: bytes) -> RequestFacts:
+    return API.read_request(body, CASES[0].head())
+
+
+def prompt_of(messages: str) -> tuple[str | None, bool]:
+    facts = read(b'{"model":"m","messages":%s}' % messages.encode())
+    assert facts.request_model == "m"
+    return facts.prompt, bool(facts.anomaly)
+
+
+@pytest.mark.parametrize(
+    ("messages", "prompt", "is_anomaly"),
+    [
+        pytest.param("null", None, False, id="null"),
+        pytest.param("[]", None, False, id="no message"),
+        pytest.param("{}", None, True, id="no array"),
+        pytest.param(
+            '[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]', None, False, id="last role is not user"
+        ),
+        pytest.param('[{"role":"user","content":"a"}]', "a", False, id="string"),
+        pytest.param('[{"role":"user","content":""}]', "", False, id="empty string counts as found"),
+        pytest.param(
+            '[{"role":"user","content":[{"type":"image"},{"type":"text","text":"first"},{"type":"text","text":"last"}]}]',
+            "last",
+            False,
+            id="last text block",
+        ),
+        pytest.param(
+            '[{"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":7}]}]', "a", False, id="no string"
+        ),
+        pytest.param('[{"role":"user","content":[]}]', None, False, id="empty array"),
+        pytest.param('[{"role":"user","content":[{"type":"image"}]}]', None, False, id="only images"),
+        pytest.param(
+            '[{"role":"user","content":[{"type":"tool_result","tool_use_id":"t"}]}]', None, False, id="only tool results"
+        ),
+        pytest.param(
+            '[{"role":"user","content":[{"type":"tool_result","tool_use_id":"t"},{"type":"text","text":"stop"}]}]',
+            "stop",
+            False,
+            id="an interjection after tool results",
+        ),
+        pytest.param('[{"role":"user","content":7}]', None, True, id="content of another type"),
+        pytest.param('[{"role":"user","content":null}]', None, False, id="content null"),
+        pytest.param('["user"]', None, True, id="a message that is no object"),
+        pytest.param(
+            '[{"role":"user","content":"<system-reminder>x</system-reminder>"}]',
+            "<system-reminder>x</system-reminder>",
+            False,
+            id="nothing is stripped",
+        ),
+    ],
+)
+def test_the_last_user_prompt(messages: str, prompt: str | None, is_anomaly: bool) -> None:
+    assert prompt_of(messages) == (prompt, is_anomaly)
+
+
+def test_a_request_without_messages_has_no_prompt_and_no_anomaly() -> None:
+    assert read(b'{"model":"m"}') == RequestFacts(request_model="m", input_characters=13)
+
+
+@pytest.mark.parametrize(
+    ("content", "call_id"),
+    [
+        pytest.param(
+            '[{"type":"tool_result","tool_use_id":"a"},{"type":"tool_result","tool_use_id":"b"}]', "b", id="the last of several"
+        ),
+        pytest.param(
+            '[{"type":"tool_result","tool_use_id":"a"},{"type":"tool_result","tool_use_id":""}]', "a", id="not an empty one"
+        ),
+        pytest.param('[{"type":"tool_result","tool_use_id":"a"},{"type":"text","text":"and"}]', "a", id="before a text"),
+        pytest.param('"plain"', "", id="a plain text"),
+        pytest.param('[{"type":"tool_result"}]', "", id="without an id"),
+    ],
+)
+def test_the_tool_call_that_is_answered(content: str, call_id: str) -> None:
+    earlier = '{"role":"user","content":[{"type":"tool_result","tool_use_id":"earlier"}]}'
+    body = f'{{"messages":[{earlier},{{"role":"user","content":{content}}}]}}'
+    assert read(body.encode()).correlating_tool_call_id == call_id
+
+
+@pytest.mark.parametrize(
+    ("metadata", "session_id", "candidates"),
+    [
+        pytest.param({"user_id": "user_abc123_account_456_session_9f0e-1"}, "9f0e-1", False, id="old form"),
+        pytest.param(
+            {"user_id": '{"device_id":"d","account_uuid":"","session_id":" 54c1eb09 "}'}, "54c1eb09", False, id="JSON text"
+        ),
+        pytest.param(
+            {"user_id": '{"device_id":"d_session_x","session_id":""}'}, "", True, id="JSON text, empty session, no fallback"
+        ),
+        pytest.param({"user_id": '{"device_id":"d"}'}, "", True, id="JSON text without session"),
+        pytest.param({"user_id": '{"session_id":5}'}, "", True, id="JSON text, session no string"),
+        pytest.param({"user_id": "user_abc123_account_456"}, "", True, id="no session"),
+        pytest.param({"user_id": "  "}, "", False, id="blank"),
+        pytest.param({"user_id": 7}, "", False, id="no string"),
+        pytest.param({}, "", False, id="no user_id"),
+        pytest.param(None, "", False, id="no metadata"),
+        pytest.param([], "", False, id="metadata of another type"),
+    ],
+)
+def test_the_session_in_the_user_id(metadata: object, session_id: str, candidates: bool) -> None:
+    facts = read(json.dumps({"metadata": metadata, "messages": []}).encode())
+    assert facts.client_session_id == session_id
+    assert set(facts.metadata) == ({"user_id"} if candidates else set())
+    assert not facts.anomaly
+
+
+@pytest.mark.parametrize("body", [b"", b"x", b"[]", b'"a"', b"\xff\xfe", b'{"model":"m"', b"[" * 100_000])
+def test_a_body_that_is_no_object_is_an_anomaly(body: bytes) -> None:
+    facts = read(body)
+    assert facts.anomaly.startswith("request body: ")
+    assert facts == RequestFacts(anomaly=facts.anomaly, input_characters=len(body))
+
+
+def test_events_come_in_the_order_of_the_stream() -> None:
+    case = next(case for case in CASES if case.case == "streamed_tool_use")
+    events, failure = parse(case.parser(), [case.response])
+    assert failure is None
+    assert [type(event).__name__ for event in events] == [
+        "ResponseStarted",
+        "UsageReported",
+        *["TextDelta"] * 5,
+        "ToolCallStarted",
+        *["ToolCallDelta"] * 8,
+        "ToolCallEnded",
+        "UsageReported",
+        "ResponseEnded",
+    ]
+
+
+def test_more_open_blocks_than_any_response_has_are_refused() -> None:
+    start = 'event: content_block_start\ndata: {{"index":{},"content_block":{{"type":"tool_use"}}}}\n\n'
+    stream = "".join(start.format(index) for index in range(5000)).encode()
+    events, failure = parse(API.stream_parser(1 << 20), [stream])
+    assert len(events) == MAX_OPEN_PARTS
+    assert isinstance(failure, MalformedBody)

@@ -1,13 +1,16 @@
 """The four tests of a parser for chat completions, and the rules of its requests row by row."""
 
+import json
 import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aiproxyd.exceptions import MalformedBody
 from aiproxyd.providers import openai_chat
 from aiproxyd.providers.api import RequestFacts
+from aiproxyd.providers.decoding import MAX_OPEN_PARTS
 from tests.support.conversations import chunk_streams
 from tests.support.parsers import Looks, check_codings, check_meaning, check_total, check_written, mutated
 from tests.support.strategies import splits
@@ -60,3 +63,78 @@ def test_broken_conversations_give_events_or_one_wire_error_within_the_limit(see
     check_total(API.stream_parser if case.is_stream else API.document_parser, bytewise(response), source.choice([200, 1 << 20]))
     API.read_error(source.choice([400, 401, 429, 500, 529, 599]), response)
     assert isinstance(API.read_request(mutated(case.request, source), case.head()), RequestFacts)
+
+
+def read(body: bytes) -> RequestFacts:
+    return API.read_request(body, CASES[0].head())
+
+
+@pytest.mark.parametrize(
+    ("messages", "prompt", "is_anomaly"),
+    [
+        pytest.param("null", None, True, id="null"),
+        pytest.param("[]", None, True, id="no messages"),
+        pytest.param("{}", None, True, id="no array"),
+        pytest.param(
+            '[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]', None, False, id="last role is not user"
+        ),
+        pytest.param('[{"role":"user","content":"a"}]', "a", False, id="string"),
+        pytest.param('[{"role":"user","content":""}]', None, False, id="empty string is none"),
+        pytest.param('[{"role":"user","content":null}]', None, False, id="null content"),
+        pytest.param(
+            '[{"role":"user","content":[{"type":"text","text":"a"},{"type":"image_url"},{"type":"text","text":"b"},{"type":"file"}]}]',
+            "b",
+            False,
+            id="last text part",
+        ),
+        pytest.param(
+            '[{"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":""}]}]', None, False, id="empty part"
+        ),
+        pytest.param('[{"role":"user","content":[{"type":"image_url"}]}]', None, False, id="no text part"),
+        pytest.param('[{"role":"user","content":[]}]', None, False, id="empty array"),
+        pytest.param('[{"role":"user","content":7}]', None, True, id="content of another type"),
+    ],
+)
+def test_the_last_user_prompt(messages: str, prompt: str | None, is_anomaly: bool) -> None:
+    facts = read(b'{"model":"m","messages":%s}' % messages.encode())
+    assert (facts.request_model, facts.prompt, bool(facts.anomaly)) == ("m", prompt, is_anomaly)
+
+
+def test_a_request_without_messages_is_an_anomaly() -> None:
+    assert read(b'{"model":"m"}').anomaly == "request body: no messages"
+
+
+@pytest.mark.parametrize(
+    ("last", "call_id"),
+    [
+        pytest.param('{"role":"tool","tool_call_id":"call_b","content":"2"}', "call_b", id="a tool's answer"),
+        pytest.param('{"role":"user","content":"and"}', "", id="a user's message after it"),
+        pytest.param('{"role":"tool","content":"2"}', "", id="an answer without an id"),
+    ],
+)
+def test_the_tool_call_that_is_answered(last: str, call_id: str) -> None:
+    body = f'{{"messages":[{{"role":"tool","tool_call_id":"call_a","content":"1"}},{last}]}}'
+    assert read(body.encode()).correlating_tool_call_id == call_id
+
+
+@pytest.mark.parametrize("value", ["true", "false", "null", '"true"'])
+def test_streaming_is_what_the_body_asks_for(value: str) -> None:
+    assert read(b'{"stream":%s,"messages":[]}' % value.encode()).streaming is (value == "true")
+
+
+@pytest.mark.parametrize("what", ["choices", "tool calls"])
+def test_more_parts_than_any_response_has_are_refused(what: str) -> None:
+    delta = {"tool_calls": [{"id": "c", "function": {"name": "f"}}]}
+    chunks = [
+        {"choices": [{"index": number, "delta": {}}]} if what == "choices" else {"choices": [{"index": 0, "delta": delta}]}
+        for number in range(5000)
+    ]
+    if what == "tool calls":
+        for number, chunk in enumerate(chunks):
+            chunk["choices"] = [
+                {"index": 0, "delta": {"tool_calls": [{"index": number, "id": f"c{number}", "function": {"name": "f"}}]}}
+            ]
+    stream = b"".join(b"data: %s\n\n" % json.dumps(chunk).encode() for chunk in chunks)
+    events, failure = parse(API.stream_parser(1 << 20), [stream])
+    assert len(events) <= MAX_OPEN_PARTS
+    assert isinstance(failure, MalformedBody)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aiproxyd.exceptions import MalformedBody
 from aiproxyd.providers import openai_responses
 from aiproxyd.providers.api import RequestFacts
 from tests.support.conversations import response_streams
@@ -60,3 +61,83 @@ def test_broken_conversations_give_events_or_one_wire_error_within_the_limit(see
     check_total(API.stream_parser if case.is_stream else API.document_parser, bytewise(response), source.choice([200, 1 << 20]))
     API.read_error(source.choice([400, 401, 429, 500, 529, 599]), response)
     assert isinstance(API.read_request(mutated(case.request, source), case.head()), RequestFacts)
+
+
+def read(body: bytes) -> RequestFacts:
+    return API.read_request(body, CASES[0].head())
+
+
+def user(content: str) -> str:
+    return f'[{{"role":"user","content":{content}}}]'
+
+
+@pytest.mark.parametrize(
+    ("items", "prompt", "is_anomaly"),
+    [
+        pytest.param("null", None, False, id="null"),
+        pytest.param("[]", None, False, id="no item"),
+        pytest.param('"ask"', "ask", False, id="string"),
+        pytest.param('""', "", False, id="empty string is found"),
+        pytest.param("7", None, True, id="number"),
+        pytest.param(
+            '[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]', None, False, id="last role is not user"
+        ),
+        pytest.param(user('"a"'), "a", False, id="content string"),
+        pytest.param(user('""'), "", False, id="empty content string is found"),
+        pytest.param(
+            user('[{"type":"input_text","text":"a"},{"type":"input_image"},{"type":"input_text","text":"b"}]'),
+            "a\nb",
+            False,
+            id="all texts joined",
+        ),
+        pytest.param(user('[{"type":"input_image"}]'), None, False, id="only images"),
+        pytest.param(user("[]"), None, False, id="empty array"),
+        pytest.param(user('[{"type":"input_text","text":7}]'), None, False, id="text is no string"),
+        pytest.param(user("null"), None, False, id="content null"),
+        pytest.param('[{"role":"user"}]', None, False, id="content missing"),
+        pytest.param(user("7"), None, True, id="content number"),
+        pytest.param('[{"type":"item_reference","id":"x"}]', None, False, id="an item without a role"),
+    ],
+)
+def test_the_last_user_prompt(items: str, prompt: str | None, is_anomaly: bool) -> None:
+    facts = read(b'{"model":"m","input":%s}' % items.encode())
+    assert (facts.request_model, facts.prompt, bool(facts.anomaly)) == ("m", prompt, is_anomaly)
+
+
+def test_a_request_without_input_has_no_prompt_and_no_anomaly() -> None:
+    assert read(b'{"model":"m"}') == RequestFacts(request_model="m", input_characters=13)
+
+
+@pytest.mark.parametrize(
+    ("last", "call_id"),
+    [
+        pytest.param('{"type":"function_call_output","call_id":"call_b","output":"2"}', "call_b", id="a function's output"),
+        pytest.param(
+            '{"type":"custom_tool_call_output","call_id":"call_c","output":"2"}', "call_c", id="a custom tool's output"
+        ),
+        pytest.param('{"type":"shell_call_output","call_id":"call_d","output":[]}', "call_d", id="a shell's output"),
+        pytest.param('{"type":"function_call_output","output":"2"}', "", id="an output without an id"),
+        pytest.param('{"role":"user","content":"and"}', "", id="a user's message after it"),
+        pytest.param('{"type":"reasoning","summary":[]}', "", id="another item after it"),
+    ],
+)
+def test_the_tool_call_that_is_answered(last: str, call_id: str) -> None:
+    body = f'{{"input":[{{"type":"function_call_output","call_id":"call_a","output":"1"}},{last}]}}'
+    assert read(body.encode()).correlating_tool_call_id == call_id
+
+
+def test_session_candidates_are_handed_over_as_they_are() -> None:
+    body = (
+        b'{"input":"a","prompt_cache_key":" k ","client_metadata":{"session_id":"s","turn_id":"t"},"metadata":{"user_id":"u"}}'
+    )
+    facts = read(body)
+    assert facts.client_session_id == ""
+    assert facts.metadata == {"prompt_cache_key": "k", "client_metadata.session_id": "s", "user_id": "u"}
+
+
+def test_more_items_than_any_response_has_are_refused() -> None:
+    event = 'event: response.output_item.added\ndata: {{"output_index":{},"item":{{"type":"message"}}}}\n\n'
+    stream = "".join(event.format(index) for index in range(5000)).encode()
+    events, failure = parse(API.stream_parser(1 << 20), [stream])
+    assert events == []
+    assert isinstance(failure, MalformedBody)

@@ -1,0 +1,103 @@
+"""The provider facts that come with the package, and what a faulty file gets."""
+
+import datetime as dt
+import pathlib
+
+import pytest
+
+import aiproxyd.providers
+from aiproxyd.classify import Provider, find_endpoint
+from aiproxyd.providers.facts import ProviderFacts, parse_facts
+
+FILES = sorted((pathlib.Path(aiproxyd.providers.__file__).parent / "data").glob("*.yaml"))
+FACTS = {path.stem: parse_facts(path.read_text("utf-8")) for path in FILES}
+
+
+def route(type_: str, method: str, path: str, prefix: str = "") -> tuple[str, str]:
+    endpoint = find_endpoint(Provider(type_, type_, path_prefix=prefix, endpoints=FACTS[type_].endpoints), method, path)
+    return endpoint.route, endpoint.api
+
+
+@pytest.mark.parametrize("facts", FACTS.values(), ids=FACTS)
+def test_every_file_says_where_it_is_from_and_when_it_was_checked(facts: ProviderFacts) -> None:
+    assert FACTS[facts.type] is facts
+    assert facts.source
+    assert all(address.startswith("https://") for address in facts.source)
+    assert facts.checked >= dt.date(2026, 11, 21)
+    assert len(set(facts.hosts)) == len(facts.hosts)
+    assert all(host == host.lower() and "/" not in host for host in facts.hosts)
+    routes = [(endpoint.route, method) for endpoint in facts.endpoints for method in endpoint.methods]
+    assert len(set(routes)) == len(routes)
+
+
+def test_the_types_of_the_first_release_are_there() -> None:
+    assert set(FACTS) >= {"anthropic", "openai", "chatgpt", "copilot", "google", "openai-compat"}
+    claimed = [host for facts in FACTS.values() for host in facts.hosts]
+    assert len(set(claimed)) == len(claimed)
+
+
+@pytest.mark.parametrize(
+    ("type_", "method", "path", "expected"),
+    [
+        ("anthropic", "POST", "/v1/messages", ("/v1/messages", "anthropic.messages")),
+        ("anthropic", "POST", "/v1/messages/", ("/v1/messages", "anthropic.messages")),
+        ("anthropic", "GET", "/v1/messages", ("other", "")),
+        ("anthropic", "POST", "/v1/messages/count_tokens", ("/v1/messages/count_tokens", "")),
+        ("anthropic", "POST", "/v1/messages/batches", ("/v1/messages/batches", "")),
+        ("anthropic", "GET", "/v1/models", ("/v1/models", "")),
+        ("anthropic", "GET", "/v1/models/claude-x", ("/v1/models/{}", "")),
+        ("anthropic", "POST", "/api/event_logging/v2/batch", ("/api/event_logging/*", "")),
+        ("anthropic", "GET", "/api/claude_code/settings", ("/api/claude_code/*", "")),
+        ("anthropic", "GET", "/robots.txt", ("other", "")),
+        ("openai", "POST", "/v1/chat/completions", ("/v1/chat/completions", "openai.chat_completions")),
+        ("openai", "GET", "/v1/chat/completions", ("/v1/chat/completions", "")),
+        ("openai", "POST", "/v1/responses", ("/v1/responses", "openai.responses")),
+        ("openai", "GET", "/v1/responses", ("/v1/responses", "")),
+        ("openai", "GET", "/v1/responses/resp_1", ("/v1/responses/*", "")),
+        ("openai", "POST", "/v1/embeddings", ("/v1/embeddings", "")),
+        ("openai", "GET", "/v1/models", ("/v1/models", "")),
+        ("openai", "GET", "/v1/conversations/c/items", ("/v1/conversations/*", "")),
+        ("chatgpt", "POST", "/backend-api/codex/responses", ("/backend-api/codex/responses", "openai.responses")),
+        ("chatgpt", "GET", "/backend-api/codex/models", ("/backend-api/codex/models", "")),
+        ("copilot", "POST", "/chat/completions", ("/chat/completions", "openai.chat_completions")),
+        ("copilot", "POST", "/responses", ("/responses", "openai.responses")),
+        ("copilot", "POST", "/v1/messages", ("/v1/messages", "anthropic.messages")),
+        ("copilot", "GET", "/models", ("/models", "")),
+        ("copilot", "POST", "/mcp/readonly", ("/mcp/*", "")),
+        ("google", "POST", "/v1beta/models/g:streamGenerateContent", ("/v1beta/models/{}:streamGenerateContent", "")),
+        ("openai-compat", "POST", "/v1/chat/completions", ("/v1/chat/completions", "openai.chat_completions")),
+    ],
+)
+def test_requests_find_their_endpoint(type_: str, method: str, path: str, expected: tuple[str, str]) -> None:
+    assert route(type_, method, path) == expected
+
+
+def test_endpoints_stand_below_the_path_of_a_base_url() -> None:
+    assert route("openai-compat", "POST", "/api/v1/chat/completions", "/api/v1") == (
+        "/chat/completions",
+        "openai.chat_completions",
+    )
+    assert route("openai-compat", "POST", "/api/v1/responses", "/api") == ("/v1/responses", "openai.responses")
+    assert route("openai", "POST", "/v1/chat/completions", "/v1") == ("/chat/completions", "openai.chat_completions")
+
+
+HEAD = "type: x\nsource: [https://a.example]\nchecked: 2026-11-21\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("type: [", "no YAML"),
+        ("", "Expected `object`"),
+        ("type: x\nchecked: 2026-11-21\n", "source"),
+        ("type: x\nsource: [https://a.example]\n", "checked"),
+        (HEAD + "host: [a]\n", "host"),
+        (HEAD + "endpoints: [{route: /a, api: nonsense}]\n", "no parser"),
+        (HEAD + "endpoints: [{route: a}]\n", "no endpoint"),
+        (HEAD + "endpoints: [{route: /a, methods: [post]}]\n", "no endpoint"),
+        (HEAD + "endpoints: [{methods: [GET]}]\n", "route"),
+    ],
+)
+def test_a_faulty_file_is_refused_with_its_reason(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_facts(text)
