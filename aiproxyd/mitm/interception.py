@@ -7,7 +7,7 @@ It reads what it can and leaves the judgement to `ending`.
 from typing import Final
 
 from aiproxyd import clients
-from aiproxyd.assemble import Assembly, Finished, FinishedThought, FinishedToolCall
+from aiproxyd.assemble import Assembly, Finished, FinishedToolCall
 from aiproxyd.exceptions import MalformedBody, WireError
 from aiproxyd.mitm.decrypted import STATUS_OF_ABORT, AbortedBy, DecryptedConnection, TapSettings
 from aiproxyd.mitm.ending import error_of, has_answer, outcome_of, usage_of
@@ -163,8 +163,6 @@ class Interception:
 
     def request_end(self) -> None:
         """Take note that the request's body is whole, and describe it."""
-        if self._is_described:
-            return
         if self._request_body is not None:
             assert self._head is not None
             try:
@@ -300,7 +298,8 @@ class Interception:
             if events:
                 self._tell_finished(self._assembly.feed(events))
                 self._note_progress()
-        elif self._error_body is not None:
+        else:
+            assert self._error_body is not None
             self._error_body += piece[: MAX_ERROR_BODY_BYTES - len(self._error_body)]
 
     def _note_progress(self) -> None:
@@ -339,34 +338,34 @@ class Interception:
             self._give_up_response(exc)
 
     def _tell_finished(self, finished: list[Finished]) -> None:
+        reporter = self._reporter
         for item in finished:
-            match item:
-                case FinishedToolCall():
-                    self._reporter.tell(
-                        ToolCalled(
-                            at=self._reporter.now(),
-                            interception_id=self.id,
-                            tool=item.name,
-                            position=item.position,
-                            call_id=item.call_id,
-                            item_id=item.item_id,
-                            tool_kind=item.kind,
-                            arguments=item.arguments,
-                            truncated=item.is_truncated,
-                            server_url=item.server_url,
-                            response_id=self._assembly.response_id,
-                        )
+            if isinstance(item, FinishedToolCall):
+                reporter.tell(
+                    ToolCalled(
+                        at=reporter.now(),
+                        interception_id=self.id,
+                        tool=item.name,
+                        position=item.position,
+                        call_id=item.call_id,
+                        item_id=item.item_id,
+                        tool_kind=item.kind,
+                        arguments=item.arguments,
+                        truncated=item.is_truncated,
+                        server_url=item.server_url,
+                        response_id=self._assembly.response_id,
                     )
-                case FinishedThought():
-                    self._reporter.tell(
-                        ThoughtRecorded(
-                            at=self._reporter.now(),
-                            interception_id=self.id,
-                            position=item.position,
-                            source=item.source,
-                            content=item.content,
-                        )
+                )
+            else:
+                reporter.tell(
+                    ThoughtRecorded(
+                        at=reporter.now(),
+                        interception_id=self.id,
+                        position=item.position,
+                        source=item.source,
+                        content=item.content,
                     )
+                )
 
     def _provider_error(self) -> ProviderErrorReported | None:
         if self._error_body is None:

@@ -55,22 +55,21 @@ class FrameCutter:
         start = position = 0
         while True:
             field = b""
-            match self._step:
-                case _Step.END_BLOCK | _Step.END_FRAME:
-                    self.is_between_frames = self._step is _Step.END_FRAME
-                    yield data[start:position], self.is_between_frames
-                    start = position
-                case _Step.READ | _Step.PASS_OVER:
-                    taken = min(self._missing_bytes, len(data) - position)
-                    if taken:
-                        self.is_between_frames = False
-                    if self._step is _Step.READ:
-                        self._field += data[position : position + taken]
-                    position += taken
-                    self._missing_bytes -= taken
-                    if self._missing_bytes:
-                        break
-                    field, self._field = self._field, b""
+            if self._step in {_Step.END_BLOCK, _Step.END_FRAME}:
+                self.is_between_frames = self._step is _Step.END_FRAME
+                yield data[start:position], self.is_between_frames
+                start = position
+            else:
+                taken = min(self._missing_bytes, len(data) - position)
+                if taken:
+                    self.is_between_frames = False
+                if self._step is _Step.READ:
+                    self._field += data[position : position + taken]
+                position += taken
+                self._missing_bytes -= taken
+                if self._missing_bytes:
+                    break
+                field, self._field = self._field, b""
             self._step, self._missing_bytes = self._walk.send(field)
         if start < position:
             yield data[start:position], False

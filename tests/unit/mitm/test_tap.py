@@ -217,6 +217,18 @@ def test_not_even_a_reporter_that_raises_harms_a_request(working: int, target: s
     assert len(journal.observations) <= working
 
 
+def test_a_fault_in_a_request_body_stops_the_looking_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = KeptJournal()
+    request = tap_of(journal).open(CONNECTION, head("POST", "/v1/messages"))
+    monkeypatch.setattr("aiproxyd.wire.json_document.DocumentCollector.feed", lambda _self, _data: 1 // 0)
+    play(request)
+    _, described, ended = journal.observations
+    assert isinstance(described, InterceptionDescribed)
+    assert isinstance(ended, InterceptionEnded)
+    assert described.anomaly.startswith("internal error: ZeroDivisionError")
+    assert (ended.outcome, ended.request_bytes) == ("parse_failed", 2)
+
+
 def test_an_abort_after_a_fault_keeps_the_status_of_the_abort() -> None:
     journal = KeptJournal()
     api = Faulty("read_request", ZeroDivisionError()).api()
