@@ -162,7 +162,7 @@ def rendered(variables: Mapping[str, str], shell: Shell) -> str:
     """Return `variables` in the syntax of `shell`.
 
     Raises:
-        ValueError: `dotenv` cannot say a value with a line break.
+        AiproxydError: `dotenv` cannot say a value with a line break.
     """
     if shell is Shell.JSON:
         import json
@@ -190,7 +190,9 @@ def _powershell(name: str, value: str) -> str:
 
 def _dotenv(name: str, value: str) -> str:
     if "\n" in value:
-        raise ValueError(f"{name} has a line break, which a dotenv file cannot hold")
+        from aiproxyd.exceptions import AiproxydError
+
+        raise AiproxydError(f"{name} has a line break, which a dotenv file cannot hold")
     return f"{name}={value}"
 
 

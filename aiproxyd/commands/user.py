@@ -41,9 +41,11 @@ def add(
     import shlex
 
     from aiproxyd.commands.env import proxy_url
-    from aiproxyd.exceptions import ConfigError
+    from aiproxyd.exceptions import AiproxydError, ConfigError
 
     settings = read_configuration(config)
+    if not name.isprintable():
+        raise AiproxydError("a user's name has no control characters and no line breaks")
     if any(user.name == name for user in settings.auth.users):
         raise ConfigError(f"auth.users names {name!r} already; give the user a token there")
     token = _with_store(settings, lambda store: store.add_user(name, group or ()), create=True)

@@ -1,0 +1,38 @@
+import json
+from pathlib import Path
+
+_ENTRIES = """
+egress: {allowed_ports: [443]}
+providers:
+- {name: anthropic, type: anthropic}
+- {name: off, type: openai, enabled: false}
+- {name: bad, type: openai, base_url: nonsense}
+- {name: twice, type: anthropic}
+- {name: local, type: openai-compat, base_url: "http://127.0.0.1:11434/v1"}
+"""
+
+
+def test_every_entry_is_listed_with_its_status_and_the_reason(aiproxyd, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(_ENTRIES)
+    rows = {row["name"]: row for row in json.loads(aiproxyd("providers", "list", "-o", "json", "-c", str(file)).out)}
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "anthropic": "enabled",
+        "off": "disabled",
+        "bad": "error",
+        "twice": "proxy_excluded",
+        "local": "enabled",
+    }
+    assert rows["anthropic"]["hosts"] == ["api.anthropic.com"]
+    assert rows["local"]["hosts"] == ["127.0.0.1:11434"]
+    assert rows["bad"]["reason"] == "base_url 'nonsense' does not begin with https:// or http://"
+    assert rows["anthropic"]["reason"] == ""
+    table = aiproxyd("providers", "list", "-c", str(file)).out.splitlines()
+    assert table[0].split() == ["NAME", "TYPE", "STATUS", "HOSTS", "REASON"]
+    assert len(table) == 6
+
+
+def test_no_entries_are_said_to_be_none(aiproxyd, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("providers: []\n")
+    assert aiproxyd("providers", "list", "-c", str(file)) == (0, "no provider is configured\n", "")
