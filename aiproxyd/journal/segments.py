@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-_SEGMENT = re.compile(r"([A-Za-z0-9_.-]+)-(\d{8,})\.jsonl\Z")
+_SEGMENT = re.compile(r"([A-Za-z0-9_.-]{1,128})-(\d{8,})\.jsonl\Z")
 _LOCK_SUFFIX = ".lock"
 _WORKER_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}\Z")
 
@@ -31,21 +31,22 @@ def segment_name(worker_id: str, sequence: int) -> str:
     Raises:
         ValueError: `worker_id` cannot be a part of a file name.
     """
-    if not _WORKER_ID.match(worker_id):
-        message = f"{worker_id!r} is not a worker id: letters, digits, '-', '_' and '.', at most 128 of them"
-        raise ValueError(message)
-    return f"{worker_id}-{sequence:08d}.jsonl"
+    return f"{_checked(worker_id)}-{sequence:08d}.jsonl"
+
+
+def lock_name(worker_id: str) -> str:
+    """Return the file name of a worker's lock.
+
+    Raises:
+        ValueError: `worker_id` cannot be a part of a file name.
+    """
+    return f"{_checked(worker_id)}{_LOCK_SUFFIX}"
 
 
 def segment_of(name: str) -> Segment | None:
     """Return the segment that a file name belongs to, or None when it is no segment's."""
     match = _SEGMENT.match(name)
     return Segment(match[1], int(match[2])) if match else None
-
-
-def lock_name(worker_id: str) -> str:
-    """Return the file name of a worker's lock."""
-    return f"{worker_id}{_LOCK_SUFFIX}"
 
 
 def segments_in(folder: Path) -> list[Segment]:
@@ -56,7 +57,8 @@ def segments_in(folder: Path) -> list[Segment]:
 def workers_in(folder: Path) -> set[str]:
     """Return the ids of the workers that left a lock or a segment in `folder`."""
     names = _names(folder)
-    workers = {name.removesuffix(_LOCK_SUFFIX) for name in names if name.endswith(_LOCK_SUFFIX)}
+    locks = {name.removesuffix(_LOCK_SUFFIX) for name in names if name.endswith(_LOCK_SUFFIX)}
+    workers = {worker_id for worker_id in locks if _WORKER_ID.match(worker_id)}
     return workers.union(segment.worker_id for name in names if (segment := segment_of(name)))
 
 
@@ -103,3 +105,10 @@ def _names(folder: Path) -> list[str]:
         return os.listdir(folder)  # noqa: PTH208  (names are all we need)
     except FileNotFoundError:
         return []
+
+
+def _checked(worker_id: str) -> str:
+    if not _WORKER_ID.match(worker_id):
+        message = f"{worker_id!r} is not a worker id: letters, digits, '-', '_' and '.', at most 128 of them"
+        raise ValueError(message)
+    return worker_id

@@ -52,6 +52,7 @@ class JournalWriter:
 
     Raises:
         OSError: The folder cannot be written, or another process lives under this worker id.
+        ValueError: The worker id cannot be a part of a file name.
     """
 
     def __init__(
