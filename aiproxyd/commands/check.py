@@ -12,6 +12,9 @@ from aiproxyd.commands.configuration import ConfigOption
 if TYPE_CHECKING:
     from aiproxyd.config.schema import Config
 
+# Time for people to bring a new certificate to every client.
+EXPIRY_NOTICE_DAYS = 30
+
 
 class State(enum.StrEnum):
     """How one thing stands."""
@@ -63,6 +66,8 @@ def _data_dir(settings: "Config") -> Iterator[Line]:
 
 
 def _authority(settings: "Config") -> Iterator[Line]:
+    import datetime as dt
+
     from aiproxyd.ca.authority import CertificateAuthority
     from aiproxyd.ca.files import CERTIFICATE_NAME, KEY_NAME
     from aiproxyd.exceptions import CertificateError
@@ -77,7 +82,13 @@ def _authority(settings: "Config") -> Iterator[Line]:
     except CertificateError as exc:
         yield "CA", State.FAILED, str(exc)
         return
-    yield "CA", State.OK, f"{certificate_file}, valid until {ca.certificate.not_valid_after_utc:%Y-%m-%d}"
+    end = min(certificate.not_valid_after_utc for certificate in (ca.certificate, *ca.chain))
+    soon = end - dt.datetime.now(dt.UTC) < dt.timedelta(days=EXPIRY_NOTICE_DAYS)
+    yield (
+        "CA",
+        State.NOTE if soon else State.OK,
+        f"{certificate_file}, valid until {end:%Y-%m-%d}{', which is soon' if soon else ''}",
+    )
 
 
 def _providers(settings: "Config") -> Iterator[Line]:

@@ -57,6 +57,18 @@ def test_a_ca_that_cannot_be_used_fails(aiproxyd, data_dir: Path, free: tuple[st
     assert "chmod 600" in sentence
 
 
+def test_a_ca_that_expires_soon_is_noted(
+    aiproxyd, data_dir: Path, free: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aiproxyd.ca.authority.VALID_DAYS", 20)
+    CertificateAuthority.create(data_dir / "ca")
+    done = aiproxyd("check")
+    assert done.status == 0
+    state, sentence = _report(done.out)["CA"]
+    assert state == "note"
+    assert sentence.endswith(", which is soon")
+
+
 def test_a_store_that_cannot_be_used_fails(aiproxyd, data_dir: Path, free: tuple[str, str]) -> None:
     data_dir.mkdir()
     (data_dir / "aiproxyd.sqlite3").write_bytes(b"not a database, but long enough to be read as one" * 10)
