@@ -221,6 +221,7 @@ class Interception:
             what = "the request was aborted" if aborted_by is not None else "the response ended"
             self._give_up_request(self._request_anomaly or f"{what} before the request's body was whole")
             self._describe()
+        self._take_postponed_failure()
         is_cut = False
         if aborted_by is None and not self._failure:
             self._close_response()
@@ -318,6 +319,14 @@ class Interception:
                         usage=assembly.usage,
                     )
                 )
+
+    def _take_postponed_failure(self) -> None:
+        """Let the parser tell a fault that it met after events it returned: it does so at the next call."""
+        if self._parser is not None:
+            try:
+                self._read(b"")
+            except WireError as exc:
+                self._give_up_response(exc)
 
     def _close_response(self) -> None:
         """Read what only the end of the body tells. A failure is noted, and what could be read before it stays."""

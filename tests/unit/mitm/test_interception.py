@@ -512,17 +512,28 @@ def test_a_whole_response_that_cannot_be_read_is_a_parse_failure_and_used_what_i
     assert (ended.usage_source, ended.response_bytes) == (UsageSource.ESTIMATED, len(body) + 2)
 
 
-def test_a_stream_that_breaks_keeps_the_usage_it_reported() -> None:
+@pytest.mark.parametrize("size", [1, 50, 1 << 20])
+def test_a_stream_that_breaks_keeps_the_usage_it_reported_however_it_is_cut(size: int) -> None:
     story = Story()
     request = story.messages()
     request.response_head(head(content_type=EVENT_STREAM))
-    request.response_data(MESSAGE_START)
-    request.response_data(b"event: message_delta\ndata: nonsense\n\n")
-    request.response_data(MESSAGE_END)
+    body = MESSAGE_START + b"event: message_delta\ndata: nonsense\n\n" + MESSAGE_END
+    for start in range(0, len(body), size):
+        request.response_data(body[start : start + size])
     request.response_end()
     ended = story.ended
     assert (ended.outcome, ended.usage_source, ended.usage.total_input_tokens) == ("parse_failed", "reported", 105)
     assert ended.anomaly
+
+
+def test_a_stream_that_breaks_before_its_client_leaves_says_both() -> None:
+    story = Story()
+    request = story.messages()
+    request.response_head(head(content_type=EVENT_STREAM))
+    request.response_data(MESSAGE_START + b"event: message_delta\ndata: nonsense\n\n")
+    request.abort(AbortedBy.CLIENT, "left")
+    assert (story.ended.outcome, story.ended.error_message) == ("client_aborted", "left")
+    assert story.ended.anomaly
 
 
 def test_a_completed_reply_without_usage_is_estimated_and_never_zero() -> None:
