@@ -106,7 +106,9 @@ class EventStreamDecoder:
         self._after_cr = data.endswith(b"\r")
         block = data if end == len(data) else data[:end]
         if self._line:
-            block = bytes(self._line) + block
+            # The buffer grows in place, so that a large event is copied once and not twice.
+            self._line += block
+            block = bytes(self._line)
             self._line = bytearray()
         if end < len(data):
             self._line += data[end:]
