@@ -3,15 +3,11 @@
 Facts:
 - A stream is `message_start`, for each block `content_block_start`, `content_block_delta`…, `content_block_stop`, then
   `message_delta` and `message_stop`; `ping` and `error` may come anywhere. New kinds of each may be added at any time.
-- The usage of `message_delta` is cumulative: its output tokens are the billed total, and a null there means no news.
-- `input_tokens` excludes what was read from and written to the cache.
-- Tokens of a `compaction` entry in `usage.iterations` are billed but stand in no top-level figure, so they are added here. Those
-  of an `advisor_message` entry are another model's: they are kept beside, as extra figures.
+- Figures are `anthropic_usage`'s matter.
 
 Source:
     https://platform.claude.com/docs/en/build-with-claude/streaming
     https://platform.claude.com/docs/en/api/messages
-    https://platform.claude.com/docs/en/build-with-claude/compaction
 """
 
 import re
@@ -34,14 +30,13 @@ from aiproxyd.model.events import (
     ToolCallStarted,
     ToolKind,
     UnknownEvent,
-    UsageReported,
 )
 from aiproxyd.model.head import RequestHead
-from aiproxyd.model.usage import TokenUsage, token_count
 from aiproxyd.providers import errors, requests
+from aiproxyd.providers.anthropic_usage import Usage, merge, usage_reported
 from aiproxyd.providers.api import Api, RequestFacts
 from aiproxyd.providers.bodies import DocumentBody, EventStreamBody
-from aiproxyd.providers.decoding import MAX_OPEN_PARTS, Count, decode, is_null, json_text, short, starts_with, text_of
+from aiproxyd.providers.decoding import MAX_OPEN_PARTS, decode, is_null, json_text, short, starts_with, text_of
 from aiproxyd.wire.event_stream import ServerSentEvent
 
 _TOOL_KINDS: Final = {
@@ -72,48 +67,13 @@ _OTHER_BLOCKS: Final = frozenset(
 _OTHER_DELTAS: Final = frozenset({"signature_delta", "citations_delta", "compaction_delta"})
 
 
-class _CacheCreation(msgspec.Struct):
-    ephemeral_5m_input_tokens: Count = None
-    ephemeral_1h_input_tokens: Count = None
-
-
-class _ServerToolUse(msgspec.Struct):
-    web_search_requests: Count = None
-    web_fetch_requests: Count = None
-
-
-class _OutputDetails(msgspec.Struct):
-    thinking_tokens: Count = None
-
-
-class _Figures(msgspec.Struct):
-    input_tokens: Count = None
-    output_tokens: Count = None
-    cache_read_input_tokens: Count = None
-    cache_creation_input_tokens: Count = None
-    cache_creation: _CacheCreation | None = None
-
-
-class _Iteration(_Figures):
-    type: str = ""
-
-
-class _Usage(_Figures):
-    output_tokens_details: _OutputDetails | None = None
-    server_tool_use: _ServerToolUse | None = None
-    iterations: list[_Iteration] | None = None
-    service_tier: str | None = None
-    inference_geo: str | None = None
-    speed: str | None = None
-
-
 class _Message(msgspec.Struct):
     type: str = "message"
     id: str | None = None
     model: str | None = None
     content: list[msgspec.Raw] | None = None
     stop_reason: str | None = None
-    usage: _Usage | None = None
+    usage: Usage | None = None
     error: msgspec.Raw = requests.NOTHING
 
 
@@ -166,7 +126,7 @@ class _StopDelta(msgspec.Struct):
 
 class _MessageDelta(msgspec.Struct):
     delta: _StopDelta | None = None
-    usage: _Usage | None = None
+    usage: Usage | None = None
 
 
 _KIND: Final = msgspec.json.Decoder(_Kind)
@@ -198,7 +158,7 @@ class _Reader:
     def __init__(self) -> None:
         self._open: dict[int, _OpenTool | None] = {}
         """Tool and thinking blocks that have started, by index; None for thinking."""
-        self._usage: _Usage | None = None
+        self._usage: Usage | None = None
         self._final = False
         self._stop_reason = ""
         self._failed = False
@@ -322,75 +282,23 @@ class _Reader:
             out.append(ToolCallDelta(index, tool.input))
         out.append(ToolCallEnded(index))
 
-    def _report(self, usage: _Usage | None, out: list[StreamEvent], *, is_final: bool) -> None:
+    def _report(self, usage: Usage | None, out: list[StreamEvent], *, is_final: bool) -> None:
         if usage is None:
             return
         if self._usage is None:
             self._usage = usage
         else:
-            for field in usage.__struct_fields__:
-                value = getattr(usage, field)
-                if value is not None:
-                    setattr(self._usage, field, value)
+            merge(self._usage, usage)
         self._final = is_final
-        out.append(_usage_reported(self._usage, is_final=is_final))
+        out.append(usage_reported(self._usage, is_final=is_final))
 
     def _end(self, out: list[StreamEvent]) -> None:
         if self._ended:
             return
         self._ended = True
         if self._usage is not None and not self._final and not self._failed:
-            out.append(_usage_reported(self._usage, is_final=True))
+            out.append(usage_reported(self._usage, is_final=True))
         out.append(ResponseEnded(self._stop_reason or ("error" if self._failed else ""), complete=not self._failed))
-
-
-def _usage_reported(usage: _Usage, *, is_final: bool) -> UsageReported:
-    output_tokens = token_count(usage.output_tokens)
-    details = usage.output_tokens_details
-    tools = usage.server_tool_use or _ServerToolUse()
-    total = _token_usage(usage)
-    extra = {"web_search_requests": token_count(tools.web_search_requests)}
-    if fetches := token_count(tools.web_fetch_requests):
-        extra["web_fetch_requests"] = fetches
-    for iteration in usage.iterations or ():
-        if iteration.type == "compaction":
-            total += _token_usage(iteration)
-        elif iteration.type == "advisor_message":
-            advisor = _token_usage(iteration)
-            for name, count in (
-                ("advisor_input", advisor.input_tokens),
-                ("advisor_output", advisor.output_tokens),
-                ("advisor_cache_read_input", advisor.cache_read_input_tokens),
-                ("advisor_cache_write_input", advisor.cache_write_input_tokens),
-            ):
-                extra[name] = extra.get(name, 0) + count
-    extra["cache_ephemeral_5m_input"] = total.cache_write_5m_input_tokens
-    extra["cache_ephemeral_1h_input"] = total.cache_write_1h_input_tokens
-    reasoning = min(token_count(details.thinking_tokens) if details is not None else 0, output_tokens)
-    facts = (("service_tier", usage.service_tier), ("inference_geo", usage.inference_geo), ("speed", usage.speed))
-    return UsageReported(
-        msgspec.structs.replace(total, reasoning_output_tokens=reasoning, extra=extra),
-        final=is_final,
-        metadata={name: short(value) for name, value in facts if value},
-    )
-
-
-def _token_usage(figures: _Figures) -> TokenUsage:
-    split = figures.cache_creation or _CacheCreation()
-    write_5m = token_count(split.ephemeral_5m_input_tokens)
-    write_1h = token_count(split.ephemeral_1h_input_tokens)
-    written = figures.cache_creation_input_tokens
-    write = write_5m + write_1h if written is None else token_count(written)
-    # A later, smaller total has no split of its own; the parts stay within the whole.
-    write_1h = min(write_1h, write)
-    return TokenUsage(
-        input_tokens=token_count(figures.input_tokens),
-        output_tokens=token_count(figures.output_tokens),
-        cache_read_input_tokens=token_count(figures.cache_read_input_tokens),
-        cache_write_input_tokens=write,
-        cache_write_5m_input_tokens=min(write_5m, write - write_1h),
-        cache_write_1h_input_tokens=write_1h,
-    )
 
 
 _SESSION: Final = re.compile(r"_session_(.+)$")

@@ -94,7 +94,7 @@ def decoded_error(raw: bytes | msgspec.Raw) -> ProviderErrorReported:
     try:
         return reported_error(decode(_ANY, raw))
     except MalformedBody:
-        return reported_error(None)
+        return reported_error(_first_line(bytes(raw)))
 
 
 def _message_and_type(value: object) -> tuple[str, ErrorType | None]:

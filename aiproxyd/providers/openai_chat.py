@@ -7,15 +7,12 @@ Facts:
 - Usage stands in the last chunk, with empty choices; or beside `finish_reason`; or grows on every chunk; or nowhere at all,
   when the client did not ask for it. Each is a total of the whole response, so the last one counts. Moonshot puts it into the
   choice, Groq into `x_groq`.
-- `prompt_tokens` includes cached tokens; DeepSeek tells them as `prompt_cache_hit_tokens`. `completion_tokens` includes
-  reasoning, except at xAI, whose total is the sum of the three.
 - Reasoning text is no part of OpenAI's API. Compatible servers send `reasoning_content`, `reasoning` or `reasoning_text`,
   Mistral parts of type `thinking`.
 
 Source:
     https://developers.openai.com/api/reference/resources/chat
     https://api-docs.deepseek.com/guides/reasoning_model
-    https://docs.x.ai/docs/guides/reasoning
     https://docs.mistral.ai/capabilities/reasoning
     https://console.groq.com/docs/api-reference
 """
@@ -42,37 +39,15 @@ from aiproxyd.model.events import (
     UsageReported,
 )
 from aiproxyd.model.head import RequestHead
-from aiproxyd.model.usage import TokenUsage, token_count
+from aiproxyd.model.usage import TokenUsage
 from aiproxyd.providers import errors, requests
 from aiproxyd.providers.api import Api, RequestFacts
 from aiproxyd.providers.bodies import DocumentBody, EventStreamBody
-from aiproxyd.providers.decoding import MAX_OPEN_PARTS, Count, decode, is_null, json_text, short, starts_with, text_of
+from aiproxyd.providers.decoding import MAX_OPEN_PARTS, decode, is_null, json_text, short, starts_with, text_of
+from aiproxyd.providers.openai_usage import ChatUsage, chat_token_usage
 from aiproxyd.wire.event_stream import ServerSentEvent
 
 _DONE: Final = b"[DONE]"
-
-
-class _PromptDetails(msgspec.Struct):
-    cached_tokens: Count = None
-    cache_write_tokens: Count = None
-    audio_tokens: Count = None
-
-
-class _CompletionDetails(msgspec.Struct):
-    reasoning_tokens: Count = None
-    audio_tokens: Count = None
-    accepted_prediction_tokens: Count = None
-    rejected_prediction_tokens: Count = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: Count = None
-    completion_tokens: Count = None
-    total_tokens: Count = None
-    prompt_tokens_details: _PromptDetails | None = None
-    completion_tokens_details: _CompletionDetails | None = None
-    prompt_cache_hit_tokens: Count = None
-    cached_tokens: Count = None
 
 
 class _Function(msgspec.Struct):
@@ -121,11 +96,11 @@ class _Choice(msgspec.Struct):
     delta: _Delta | None = None
     message: _Delta | None = None
     finish_reason: str | None = None
-    usage: _Usage | None = None
+    usage: ChatUsage | None = None
 
 
 class _Groq(msgspec.Struct):
-    usage: _Usage | None = None
+    usage: ChatUsage | None = None
 
 
 class _Completion(msgspec.Struct):
@@ -134,7 +109,7 @@ class _Completion(msgspec.Struct):
     id: str | None = None
     model: str | None = None
     choices: list[_Choice] | None = None
-    usage: _Usage | None = None
+    usage: ChatUsage | None = None
     service_tier: str | None = None
     x_groq: _Groq | None = None
     error: msgspec.Raw = requests.NOTHING
@@ -339,8 +314,8 @@ class _Reader:
         self._parts += 1
         return self._parts - 1
 
-    def _report(self, usage: _Usage, out: list[StreamEvent]) -> None:
-        found = _token_usage(usage)
+    def _report(self, usage: ChatUsage, out: list[StreamEvent]) -> None:
+        found = chat_token_usage(usage)
         if found is None:
             return
         self._usage = found
@@ -362,42 +337,6 @@ def _arguments(function: _Function) -> str:
         return ""
     text = text_of(raw)
     return json_text(raw) if text is None else text
-
-
-def _token_usage(usage: _Usage) -> TokenUsage | None:
-    """Return the figures, or None where there are none: servers without accounting send zeros, and unknown is not zero."""
-    prompt, output = token_count(usage.prompt_tokens), token_count(usage.completion_tokens)
-    total = token_count(usage.total_tokens)
-    if not prompt and not output:
-        return None
-    prompt_details = usage.prompt_tokens_details or _PromptDetails()
-    details = usage.completion_tokens_details or _CompletionDetails()
-    cached = next(
-        (
-            token_count(count)
-            for count in (prompt_details.cached_tokens, usage.prompt_cache_hit_tokens, usage.cached_tokens)
-            if count is not None
-        ),
-        0,
-    )
-    written = token_count(prompt_details.cache_write_tokens)
-    reasoning = token_count(details.reasoning_tokens)
-    if reasoning and total == prompt + output + reasoning:
-        output += reasoning
-    return TokenUsage(
-        input_tokens=max(0, prompt - cached - written),
-        output_tokens=output,
-        cache_read_input_tokens=cached,
-        cache_write_input_tokens=written,
-        reasoning_output_tokens=min(reasoning, output),
-        extra={
-            "prompt_audio": token_count(prompt_details.audio_tokens),
-            "completion_accepted_prediction": token_count(details.accepted_prediction_tokens),
-            "completion_rejected_prediction": token_count(details.rejected_prediction_tokens),
-            "completion_audio": token_count(details.audio_tokens),
-            "completion_reasoning": reasoning,
-        },
-    )
 
 
 class _Request(requests.Request):

@@ -3,7 +3,7 @@
 Facts:
 - A stream is typed events about a response and its output items; each item is announced (`output_item.added`), grows by deltas
   and is repeated whole in `output_item.done` and in the terminal event (`response.completed`, `.incomplete` or `.failed`).
-- Only the terminal event has usage. `input_tokens` includes what was read from and written to the cache.
+- Only the terminal event has usage.
 - ChatGPT's backend ends with an empty `output`; Copilot gives an item another id in each event. So items are known by their
   `output_index`, and the terminal event's list only adds what was never seen.
 - An `error` event is flat by the documentation and nested in practice; `response.failed` may follow it.
@@ -32,55 +32,17 @@ from aiproxyd.model.events import (
     ToolCallDelta,
     ToolCallEnded,
     ToolCallStarted,
-    ToolKind,
     UnknownEvent,
     UsageReported,
 )
 from aiproxyd.model.head import RequestHead
-from aiproxyd.model.usage import TokenUsage, token_count
 from aiproxyd.providers import errors, requests
 from aiproxyd.providers.api import Api, RequestFacts
 from aiproxyd.providers.bodies import DocumentBody, EventStreamBody
-from aiproxyd.providers.decoding import MAX_OPEN_PARTS, Count, decode, is_null, json_text, short, starts_with, text_of
+from aiproxyd.providers.decoding import MAX_OPEN_PARTS, decode, is_null, short, starts_with, text_of
+from aiproxyd.providers.openai_items import OTHER_ITEMS, TOOL_KINDS, ItemText, OutputItem, arguments_of
+from aiproxyd.providers.openai_usage import ResponseUsage, response_token_usage
 from aiproxyd.wire.event_stream import ServerSentEvent
-
-_TOOL_KINDS: Final = {
-    "function_call": ToolKind.FUNCTION,
-    "custom_tool_call": ToolKind.CUSTOM,
-    # Built-in tools that the client runs, with a JSON action for arguments.
-    "local_shell_call": ToolKind.FUNCTION,
-    "shell_call": ToolKind.FUNCTION,
-    "apply_patch_call": ToolKind.FUNCTION,
-    "computer_call": ToolKind.FUNCTION,
-    # Built-in tools that the provider runs.
-    "web_search_call": ToolKind.HOSTED,
-    "file_search_call": ToolKind.HOSTED,
-    "code_interpreter_call": ToolKind.HOSTED,
-    "image_generation_call": ToolKind.HOSTED,
-    "mcp_call": ToolKind.HOSTED,
-    "tool_search_call": ToolKind.HOSTED,
-    "program": ToolKind.HOSTED,
-}
-_OTHER_ITEMS: Final = frozenset(
-    {
-        "mcp_list_tools",
-        "mcp_approval_request",
-        "mcp_approval_response",
-        "additional_tools",
-        "compaction",
-        "compaction_summary",
-        "context_compaction",
-        "function_call_output",
-        "custom_tool_call_output",
-        "computer_call_output",
-        "local_shell_call_output",
-        "shell_call_output",
-        "apply_patch_call_output",
-        "tool_search_output",
-        "program_output",
-    }
-)
-"""Items that are known and hold nothing to record."""
 
 _OTHER_EVENTS: Final = frozenset(
     {
@@ -88,6 +50,7 @@ _OTHER_EVENTS: Final = frozenset(
         "ping",
         "codex.rate_limits",
         "response.metadata",
+        "responsesapi.websocket_timing",
         "response.audio.delta",
         "response.audio.done",
         "response.audio.transcript.done",
@@ -134,23 +97,6 @@ _OTHER_EVENTS: Final = frozenset(
 """Events that are known and say nothing that another does not say better."""
 
 
-class _InputDetails(msgspec.Struct):
-    cached_tokens: Count = None
-    cache_write_tokens: Count = None
-
-
-class _OutputDetails(msgspec.Struct):
-    reasoning_tokens: Count = None
-
-
-class _Usage(msgspec.Struct):
-    input_tokens: Count = None
-    output_tokens: Count = None
-    total_tokens: Count = None
-    input_tokens_details: _InputDetails | None = None
-    output_tokens_details: _OutputDetails | None = None
-
-
 class _IncompleteDetails(msgspec.Struct):
     reason: str | None = None
 
@@ -160,7 +106,7 @@ class _Response(msgspec.Struct):
     model: str | None = None
     status: str | None = None
     output: list[msgspec.Raw] | None = None
-    usage: _Usage | None = None
+    usage: ResponseUsage | None = None
     service_tier: str | None = None
     incomplete_details: _IncompleteDetails | None = None
     error: msgspec.Raw = requests.NOTHING
@@ -194,39 +140,13 @@ class _Kind(msgspec.Struct):
     type: str = ""
 
 
-class _Text(msgspec.Struct):
-    type: str = ""
-    text: str | None = None
-    refusal: str | None = None
-
-
-class _OutputItem(msgspec.Struct):
-    type: str = ""
-    id: str | None = None
-    call_id: str | None = None
-    name: str | None = None
-    server_label: str | None = None
-    arguments: msgspec.Raw = requests.NOTHING
-    """A JSON string; an object in `tool_search_call`."""
-    input: str | None = None
-    code: str | None = None
-    action: msgspec.Raw = requests.NOTHING
-    actions: msgspec.Raw = requests.NOTHING
-    operation: msgspec.Raw = requests.NOTHING
-    queries: msgspec.Raw = requests.NOTHING
-    revised_prompt: str | None = None
-    phase: str | None = None
-    content: list[_Text] | None = None
-    summary: list[_Text] | None = None
-
-
 _KIND: Final = msgspec.json.Decoder(_Kind)
 _RESPONSE: Final = msgspec.json.Decoder(_Response)
 _RESPONSE_EVENT: Final = msgspec.json.Decoder(_ResponseEvent)
 _ITEM_EVENT: Final = msgspec.json.Decoder(_ItemEvent)
 _DELTA_EVENT: Final = msgspec.json.Decoder(_DeltaEvent)
 _DONE_EVENT: Final = msgspec.json.Decoder(_DoneEvent)
-_ITEM: Final = msgspec.json.Decoder(_OutputItem)
+_ITEM: Final = msgspec.json.Decoder(OutputItem)
 
 
 class _ItemState:
@@ -313,9 +233,10 @@ class _Reader:
                 self._finish_item(finished.output_index, finished.item, self._done_ids, out)
             case "response.created":
                 self._start(decode(_RESPONSE_EVENT, data).response, out)
-            case "response.completed" | "response.incomplete" | "response.failed":
+            case "response.completed" | "response.incomplete" | "response.failed" | "response.done":
                 response = decode(_RESPONSE_EVENT, data).response
-                response.status = name.removeprefix("response.")
+                if name != "response.done":
+                    response.status = name.removeprefix("response.")
                 self._read_response(response, out)
             case "error":
                 self._fail(data, out)
@@ -358,7 +279,7 @@ class _Reader:
                 self._finish_item(index, raw, told_ids, out)
         if response.usage is not None:
             metadata = {"service_tier": short(response.service_tier)} if response.service_tier else {}
-            out.append(UsageReported(_token_usage(response.usage), final=True, metadata=metadata))
+            out.append(UsageReported(response_token_usage(response.usage), final=True, metadata=metadata))
         if not is_null(response.error) and not self._failed:
             self._fail(response.error, out)
         status = response.status or ""
@@ -412,7 +333,7 @@ class _Reader:
     def _begin_item(self, output_index: int, raw: msgspec.Raw, out: list[StreamEvent]) -> _ItemState:
         kind = decode(_KIND, raw).type
         state = self._new_item(output_index, kind)
-        tool_kind = _TOOL_KINDS.get(kind)
+        tool_kind = TOOL_KINDS.get(kind)
         if kind == "message":
             state.is_commentary = decode(_ITEM, raw).phase == "commentary"
         elif tool_kind is not None:
@@ -423,7 +344,7 @@ class _Reader:
                     state.tool, item.name or kind, item.call_id or "", item.id or "", tool_kind, item.server_label or ""
                 )
             )
-        elif kind != "reasoning" and kind not in _OTHER_ITEMS:
+        elif kind != "reasoning" and kind not in OTHER_ITEMS:
             out.append(UnknownEvent(f"item:{short(kind)}"))
         return state
 
@@ -431,7 +352,7 @@ class _Reader:
         """Tell what is left to tell of a whole item; nothing of one whose id is among `told_ids`."""
         kind = decode(_KIND, raw).type
         state = self._items.get(output_index)
-        item = decode(_ITEM, raw) if kind in _TOOL_KINDS or kind in {"message", "reasoning"} else _OutputItem()
+        item = decode(_ITEM, raw) if kind in TOOL_KINDS or kind in {"message", "reasoning"} else OutputItem()
         ids = {id_ for id_ in (item.id, item.call_id) if id_}
         if state is None or state.is_done or state.kind != kind:
             if not ids.isdisjoint(told_ids):
@@ -440,7 +361,7 @@ class _Reader:
         state.is_done = True
         self._done_ids |= ids
         if state.tool is not None:
-            if not state.has_content and (text := _arguments(item)):
+            if not state.has_content and (text := arguments_of(item)):
                 out.append(ToolCallDelta(state.tool, text))
             out.append(ToolCallEnded(state.tool))
             return
@@ -454,7 +375,7 @@ class _Reader:
             out.extend(TextDelta(len(said)) for part in item.content or () if (said := part.text or part.refusal))
 
     def _finish_parts(
-        self, output_index: int, source: ThoughtSource, texts: list[_Text] | None, out: list[StreamEvent]
+        self, output_index: int, source: ThoughtSource, texts: list[ItemText] | None, out: list[StreamEvent]
     ) -> None:
         """End the reasoning parts of an item, and tell those that no delta told."""
         parts = self._items[output_index].parts
@@ -469,45 +390,6 @@ class _Reader:
             raise MalformedBody(f"more than {MAX_OPEN_PARTS} output items and reasoning parts")
         self._parts += 1
         return self._parts - 1
-
-
-def _arguments(item: _OutputItem) -> str:
-    """Return the arguments of a complete tool item: JSON text, or the free text of a custom tool."""
-    match item.type:
-        case "custom_tool_call":
-            return item.input or ""
-        case "code_interpreter_call" | "program":
-            return "" if item.code is None else msgspec.json.encode({"code": item.code}).decode()
-        case "image_generation_call":
-            return "" if item.revised_prompt is None else msgspec.json.encode({"prompt": item.revised_prompt}).decode()
-        case "file_search_call":
-            return "" if is_null(item.queries) else f'{{"queries":{json_text(item.queries)}}}'
-        case _:
-            for raw in (item.arguments, item.action, item.actions, item.operation):
-                if not is_null(raw):
-                    arguments = text_of(raw)
-                    return json_text(raw) if arguments is None else arguments
-            return ""
-
-
-def _token_usage(usage: _Usage) -> TokenUsage:
-    input_details = usage.input_tokens_details or _InputDetails()
-    output_details = usage.output_tokens_details or _OutputDetails()
-    whole_input, output = token_count(usage.input_tokens), token_count(usage.output_tokens)
-    cached = token_count(input_details.cached_tokens)
-    written = token_count(input_details.cache_write_tokens)
-    reasoning = token_count(output_details.reasoning_tokens)
-    return TokenUsage(
-        input_tokens=max(0, whole_input - cached - written),
-        output_tokens=output,
-        cache_read_input_tokens=cached,
-        cache_write_input_tokens=written,
-        reasoning_output_tokens=min(reasoning, output),
-        extra={
-            "output_reasoning": reasoning,
-            "total_tokens": whole_input + output if usage.total_tokens is None else token_count(usage.total_tokens),
-        },
-    )
 
 
 class _Request(requests.Request):

@@ -34,6 +34,7 @@ from aiproxyd.providers.errors import decoded_error, read_error, reported_error
         (422, "openai", {"detail": [{"loc": ["body"], "msg": "field required"}]}, "bad_request", "field required"),
         (400, "openai", {"detail": "d"}, "bad_request", "d"),
         (400, "openai", {"errors": [{"message": "e"}]}, "bad_request", "e"),
+        (400, "openai", {"error": {"error": {"error": {"error": {"message": "deep"}}}}}, "bad_request", "Bad Request"),
         (400, "openai", [], "bad_request", "Bad Request"),
         (400, "openai", 7, "bad_request", "Bad Request"),
         (400, "openai", {"error": {"message": 7}}, "bad_request", "Bad Request"),

@@ -138,3 +138,16 @@ def test_more_parts_than_any_response_has_are_refused(what: str) -> None:
     events, failure = parse(API.stream_parser(1 << 20), [stream])
     assert len(events) <= MAX_OPEN_PARTS
     assert isinstance(failure, MalformedBody)
+
+
+def test_pieces_that_say_nothing_give_no_event() -> None:
+    parts = [
+        {"type": "reference", "reference_ids": [1]},
+        {"type": "text", "text": ""},
+        {"type": "thinking", "thinking": []},
+        {"type": "thinking", "thinking": None},
+    ]
+    chunk = json.dumps({"choices": [{"index": 0, "delta": {"content": parts, "audio": {"id": "a"}, "function_call": {}}}]})
+    events, failure = parse(API.stream_parser(1 << 20), [b"data:\n\n", b"data: %s\n\n" % chunk.encode()])
+    assert [type(event).__name__ for event in events] == ["ToolCallStarted"]
+    assert failure is None

@@ -141,3 +141,15 @@ def test_more_items_than_any_response_has_are_refused() -> None:
     events, failure = parse(API.stream_parser(1 << 20), [stream])
     assert events == []
     assert isinstance(failure, MalformedBody)
+
+
+def test_events_that_say_nothing_give_no_event() -> None:
+    quiet = [
+        b'event: keepalive\ndata: {"type":"keepalive"}\n\n',
+        b'event: response.reasoning_text.done\ndata: {"output_index":7}\n\n',
+        b'event: response.function_call_arguments.delta\ndata: {"output_index":7,"delta":"{}"}\n\n',
+        b'event: response.function_call_arguments.done\ndata: {"output_index":7,"arguments":"{}"}\n\n',
+        b'event: response.output_text.delta\ndata: {"output_index":7,"delta":""}\n\n',
+        b'event: response.audio.transcript.delta\ndata: {"delta":""}\n\n',
+    ]
+    assert parse(API.stream_parser(1 << 20), quiet) == ([], None)
