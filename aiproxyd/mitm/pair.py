@@ -17,7 +17,7 @@ from aiproxyd.mitm.stream import Stream
 
 # How long a peer that still sends is listened to after our last byte, in seconds: closing with its bytes unread makes the
 # kernel reset the connection, and the reset may overtake what it was to read.
-_LINGER_SECONDS = 5.0
+LINGER_SECONDS = 5.0
 
 
 class Pair:
@@ -203,7 +203,7 @@ class Pair:
         other.close()
         if self._deadline is not None:
             self._deadline.cancel()
-        self._deadline = self._deadlines.start(_LINGER_SECONDS, self._on_lingered)
+        self._deadline = self._deadlines.start(LINGER_SECONDS, self._on_lingered)
         stream.resume()
 
     def _on_lingered(self) -> None:

@@ -26,6 +26,8 @@ _PROXY_FIELD = re.compile(rb"(?<=\r\n)proxy-[^\r\n:]*:[^\r\n]*\r\n(?:[ \t][^\r\n
 
 # Fields that decide where a message ends or goes: a folded one is read differently by different servers.
 _UNFOLDABLE = frozenset({"content-length", "transfer-encoding", "host", "connection", "upgrade"})
+# Names of `Connection` that are not fields of one hop, whatever a client says.
+_FRAMING = frozenset({"content-length", "transfer-encoding", "host", "connection", "upgrade", "expect", "keep-alive", "close"})
 
 
 class Unfollowable(Exception):
@@ -132,9 +134,34 @@ def without_proxy_fields(raw: bytes) -> bytes:
     return _PROXY_FIELD.sub(b"", raw)
 
 
-def in_origin_form(raw: bytes, target: str) -> bytes:
-    """Return a well-formed head with its absolute-form target in origin form, as a server expects it (RFC 9112 §3.2.1)."""
-    return raw.replace(target.encode("latin-1"), _origin_form(target).encode("latin-1"), 1)
+def for_origin(raw: bytes, head: RequestHead, target: str) -> bytes:
+    """Return the head of a plain `http://` request as its origin expects it, every other byte as it was.
+
+    The target is in origin form (RFC 9112 §3.2.1), `Host` says what the target said (§3.2.2), and `Proxy-*` fields and those
+    that `Connection` names are gone (RFC 9110 §7.6.1), but for what frames or routes the message: a client that names
+    `Content-Length` in `Connection` would otherwise smuggle requests.
+
+    Args:
+        raw: The head as it came.
+        head: The same, parsed.
+        target: The same head's target as it was written, in absolute form.
+    """
+    match = _ABSOLUTE_FORM.match(target)
+    authority = match[0].partition("://")[2] if match is not None else ""
+    start, _, fields = without_proxy_fields(raw).partition(b"\r\n")
+    start = start.replace(target.encode("latin-1"), _origin_form(target).encode("latin-1"), 1)
+    for name in frozenset(head.headers.tokens("connection")) - _FRAMING:
+        pattern = rb"(?:(?<=\r\n)|\A)" + re.escape(name.encode("latin-1")) + rb":[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*"
+        fields = re.sub(pattern, b"", fields, flags=re.IGNORECASE)
+    if [value.lower() for value in head.headers.all("host")] != [authority.lower()]:
+        fields = re.sub(rb"(?:(?<=\r\n)|\A)host:[^\r\n]*\r\n", b"", fields, flags=re.IGNORECASE)
+        fields = b"Host: " + authority.encode("latin-1") + b"\r\n" + fields
+    return start + b"\r\n" + fields
+
+
+def keeps_alive(head: RequestHead | ResponseHead) -> bool:
+    """Return whether the sender of `head` means to use its connection again. HTTP/1.0 is taken not to."""
+    return head.version == "1.1" and "close" not in head.headers.tokens("connection")
 
 
 def plain_answer(status_code: int, phrase: str, message: str, *fields: str, close: bool = False) -> bytes:

@@ -1,0 +1,336 @@
+"""Where clients arrive: an accept loop on inherited sockets, and everybody who is connected, until the last one left.
+
+One connection's way from its head to a tunnel, a relay or a refusal is in `inbound`. Not a place of decisions: verdicts come from
+the engine's addons, addresses are checked by `egress`.
+"""
+
+import asyncio
+import errno
+import logging
+import socket
+from collections import OrderedDict
+from collections.abc import Coroutine, Iterable
+from typing import Protocol
+
+import msgspec
+
+from aiproxyd.classify import ProviderTable
+from aiproxyd.config.schema import Config
+from aiproxyd.mitm.deadlines import Deadlines
+from aiproxyd.mitm.decrypted import DecryptedConnection
+from aiproxyd.mitm.egress import Egress
+from aiproxyd.mitm.inbound import Inbound
+from aiproxyd.mitm.pair import Pair
+from aiproxyd.mitm.relay import Relay, RelaySettings, Tap
+from aiproxyd.mitm.report import Reporter
+from aiproxyd.mitm.tls import ClientContexts, UpstreamTls
+from aiproxyd.mitm.tunnel import PipePool, Tunnel
+from aiproxyd.model.authority import Authority
+from aiproxyd.model.head import Headers
+from aiproxyd.model.observation import TunnelClosed
+from aiproxyd.model.verdict import Verdict
+
+log = logging.getLogger(__name__)
+
+# Connections taken at one wake-up; what is left of a longer queue is for the other workers, or for the next turn of the loop.
+_ACCEPTS_PER_WAKE_UP = 32
+
+# How long accepting rests when there are no descriptors left, in seconds.
+_ACCEPT_PAUSE_SECONDS = 1.0
+
+_NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Decision(Protocol):
+    """What is to happen with a CONNECT: `engine.Decision` has it."""
+
+    @property
+    def verdict(self) -> Verdict: ...
+    @property
+    def response(self) -> bytes | None: ...
+    @property
+    def authority(self) -> Authority | None: ...
+
+
+class Decider(Protocol):
+    """Who decides, and carries what the relay does not: `engine.Engine` does."""
+
+    async def decide(
+        self, authority_text: str, headers: Headers, client: tuple[str, int], *, method: str = "CONNECT"
+    ) -> Decision: ...
+
+    async def serve(self, client: socket.socket, upstream: socket.socket, connection: DecryptedConnection) -> None: ...
+
+
+class FrontSettings(msgspec.Struct, frozen=True):
+    """What a connection depends on besides its verdict. Swapped whole at a reload."""
+
+    max_head_bytes: int = 65536
+    head_timeout_seconds: float = 30.0
+    """From the connection, or the last answer, to the end of a head."""
+    tunnel_idle_timeout_seconds: float = 3600.0
+    relay: RelaySettings = RelaySettings()
+    uses_mitmproxy: bool = False
+    """Whether decrypted connections are carried by mitmproxy's layers: because `decrypt.engine` says so, or for HTTP/2."""
+
+    @classmethod
+    def of(cls, config: Config) -> "FrontSettings":
+        """Return the settings that `config` holds."""
+        return cls(
+            max_head_bytes=config.decrypt.max_head_bytes,
+            head_timeout_seconds=config.decrypt.head_timeout_seconds,
+            tunnel_idle_timeout_seconds=config.egress.tunnel_idle_timeout_seconds,
+            relay=RelaySettings.of(config),
+            uses_mitmproxy=config.decrypt.engine == "mitmproxy" or config.decrypt.http2,
+        )
+
+
+class Front:
+    """A worker's listeners and connections. Belongs to the running loop."""
+
+    def __init__(
+        self,
+        sockets: Iterable[socket.socket],
+        *,
+        engine: Decider,
+        egress: Egress,
+        reporter: Reporter,
+        tap: Tap,
+        client_contexts: ClientContexts,
+        upstream_tls: UpstreamTls,
+        providers: ProviderTable,
+        settings: FrontSettings,
+        tick_seconds: float = 1.0,
+    ) -> None:
+        """Prepare; nothing is accepted before `start`.
+
+        Args:
+            sockets: Bound and listening; they are made non-blocking, and are left open at the end: others may share them.
+            engine: Decides about each CONNECT.
+            egress: Dials.
+            reporter: Is told of verdicts and ends.
+            tap: Looks at decrypted requests.
+            client_contexts: TLS towards clients.
+            upstream_tls: TLS towards providers.
+            providers: By the names that verdicts say. Assign another table at a reload.
+            settings: Limits. Assign others at a reload; connections that stand keep theirs.
+            tick_seconds: How exact timeouts are.
+        """
+        self.engine = engine
+        self.egress = egress
+        self.reporter = reporter
+        self.tap = tap
+        self.client_contexts = client_contexts
+        self.upstream_tls = upstream_tls
+        self.providers = providers
+        self.settings = settings
+        self.deadlines = Deadlines(tick_seconds=tick_seconds)
+        self.is_draining = False
+        self.refusals = RefusalLog()
+        self._pipes = PipePool()
+        self.loop = asyncio.get_running_loop()
+        self._listeners = list(sockets)
+        self._inbounds: set[Inbound] = set()
+        self._pairs: set[Pair | Tunnel] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._emptied = asyncio.Event()
+        self._stopped = asyncio.Event()
+
+    def __len__(self) -> int:
+        """Return how many clients are connected."""
+        return len(self._inbounds) + len(self._pairs) + len(self._tasks)
+
+    # Life
+
+    def start(self) -> None:
+        """Begin to accept."""
+        for listener in self._listeners:
+            listener.setblocking(False)
+            self.loop.add_reader(listener.fileno(), self._accept, listener)
+
+    async def serve(self) -> None:
+        """Accept until `drain` or `close`."""
+        self.start()
+        await self._stopped.wait()
+
+    def drain(self) -> None:
+        """Accept no more. Connections without a request close at once, the others after their answer; tunnels go on."""
+        if self.is_draining:
+            return
+        self.is_draining = True
+        for listener in self._listeners:
+            self.loop.remove_reader(listener.fileno())
+        self._stopped.set()
+        for inbound in tuple(self._inbounds):
+            inbound.drain()
+        for pair in tuple(self._pairs):
+            if isinstance(pair, Relay):
+                pair.drain()
+        self._note_if_empty()
+
+    async def wait(self, timeout_seconds: float) -> bool:
+        """Return whether everybody left within `timeout_seconds` after `drain`."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._emptied.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Close what is left. Requests that are open end as interrupted by the proxy."""
+        self.drain()
+        for inbound in tuple(self._inbounds):
+            inbound.close()
+        for pair in tuple(self._pairs):
+            pair.close("drained", reset=True)
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.deadlines.close()
+        self._pipes.close()
+
+    # Accepting
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(_ACCEPTS_PER_WAKE_UP):
+            try:
+                connection, address = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as exc:
+                if exc.errno in _NO_ROOM:
+                    # The listener stays readable, so the loop would spin.
+                    log.warning("accepting rests for a second: %s", exc.strerror)
+                    self.loop.remove_reader(listener.fileno())
+                    self.loop.call_later(_ACCEPT_PAUSE_SECONDS, self._accept_again, listener)
+                    return
+                log.warning("a connection could not be accepted: %s", exc.strerror)
+                return
+            connection.setblocking(False)
+            try:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError:
+                pass  # reset already: reading says so
+            self.admit(connection, (str(address[0]), int(address[1])))
+
+    def _accept_again(self, listener: socket.socket) -> None:
+        if not self.is_draining:
+            self.loop.add_reader(listener.fileno(), self._accept, listener)
+
+    # Who is here
+
+    def admit(self, connection: socket.socket, client: tuple[str, int], received: bytes = b"") -> None:
+        """Await a request on a client's connection.
+
+        Args:
+            connection: Non-blocking.
+            client: Its address and port.
+            received: What was read from it already.
+        """
+        if self.is_draining:
+            connection.close()
+            return
+        inbound = Inbound(connection, client, self)
+        self._inbounds.add(inbound)
+        inbound.await_head(received)
+
+    def forget(self, inbound: Inbound) -> None:
+        """A client's connection closed, or became a tunnel or a relay."""
+        self._inbounds.discard(inbound)
+        self._note_if_empty()
+
+    def supervise(self, work: Coroutine[None, None, None]) -> None:
+        """Run `work` as a task that is kept until it ends and cancelled at `close`."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            log.error("a connection was closed because its handling failed", exc_info=fault)
+        self._note_if_empty()
+
+    def keep(self, pair: Pair | Tunnel) -> None:
+        """Count `pair` among the connected until `leave`."""
+        self._pairs.add(pair)
+
+    def leave(self, pair: Pair | Tunnel) -> None:
+        """`pair` closed."""
+        self._pairs.discard(pair)
+        self._note_if_empty()
+
+    def open_tunnel(self, client: socket.socket, upstream: socket.socket, authority: Authority) -> None:
+        """Let the kernel move bytes between two sockets until both are done."""
+        started = self.reporter.monotonic()
+
+        def closed(reason: str) -> None:
+            self.leave(tunnel)
+            self.tell_tunnel_closed(tunnel, authority, reason, started)
+
+        tunnel = Tunnel(
+            client,
+            upstream,
+            pipes=self._pipes,
+            deadlines=self.deadlines,
+            idle_timeout_seconds=self.settings.tunnel_idle_timeout_seconds,
+            on_closed=closed,
+        )
+        self.keep(tunnel)
+
+    def tell_tunnel_closed(self, pair: Pair | Tunnel, authority: Authority, reason: str, started: float) -> None:
+        """Report the end of what was tunnelled.
+
+        Args:
+            pair: With the counts.
+            authority: Where it led.
+            reason: `eof`, `idle`, `error` or `drained`.
+            started: By the reporter's monotonic clock.
+        """
+        reporter = self.reporter
+        reporter.tell(
+            TunnelClosed(
+                at=reporter.now(),
+                host=authority.host,
+                port=authority.port,
+                reason=reason,
+                bytes_to_upstream=pair.bytes_to_upstream,
+                bytes_to_client=pair.bytes_to_client,
+                duration_seconds=reporter.monotonic() - started,
+            )
+        )
+
+    def _note_if_empty(self) -> None:
+        if self.is_draining and not len(self):
+            self._emptied.set()
+
+
+class RefusalLog:
+    """Says that clients are refused, once a minute for each client and reason: a client that retries must not fill the disk."""
+
+    # A line a minute for each is kept in mind; the oldest are forgotten.
+    _MAX_KNOWN = 1024
+    _QUIET_SECONDS = 60.0
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
+
+    def note(self, client: str, reason: str, destination: str, now: float) -> None:
+        """Log a refusal, or count it for the next line about the same.
+
+        Args:
+            client: Address.
+            reason: A bounded word.
+            destination: What was asked for.
+            now: Seconds of a clock that never jumps.
+        """
+        said, silent = self._known.get((client, reason), (-self._QUIET_SECONDS, 0))
+        if now - said < self._QUIET_SECONDS:
+            self._known[client, reason] = (said, silent + 1)
+            return
+        self._known[client, reason] = (now, 0)
+        self._known.move_to_end((client, reason))
+        if len(self._known) > self._MAX_KNOWN:
+            self._known.popitem(last=False)
+        log.info("refused %s to %.100r: %s (%d more like it before)", client, destination, reason, silent)

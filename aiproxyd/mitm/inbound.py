@@ -1,0 +1,414 @@
+"""A client's connection from its head to what becomes of it: a tunnel, a relay, a plain exchange, or a refusal.
+
+Strategy: the head is peeked at and then exactly it is taken from the socket. What a client sends right behind its CONNECT stays in
+the kernel, where OpenSSL and `splice` find it. A connection that waits for a head holds no task; from a head to its answer it has one.
+
+A refusal keeps the connection when it can, because clients repeat their CONNECT on it, with credentials.
+"""
+
+import logging
+import socket
+from typing import TYPE_CHECKING, NamedTuple
+
+from aiproxyd.exceptions import CertificateError, MalformedBody
+from aiproxyd.mitm.deadlines import Deadline
+from aiproxyd.mitm.decrypted import DecryptedConnection
+from aiproxyd.mitm.egress import AddressBlocked, DialFailed
+from aiproxyd.mitm.forward import PlainExchange
+from aiproxyd.mitm.pair import LINGER_SECONDS
+from aiproxyd.mitm.relay import Relay
+from aiproxyd.model.authority import Authority
+from aiproxyd.model.head import RequestHead
+from aiproxyd.model.observation import ConnectDecided
+from aiproxyd.model.principal import ANONYMOUS
+from aiproxyd.model.verdict import Action, Verdict
+from aiproxyd.wire.http1_head import for_origin, parse_request, plain_answer, request_length
+
+if TYPE_CHECKING:  # the two know each other
+    from aiproxyd.mitm.front import Decision, Front
+
+log = logging.getLogger(__name__)
+
+_PEEK_BYTES = 16384
+
+CONNECTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+
+_HOW_TO_USE = "this is a proxy: set HTTPS_PROXY to its address; `aiproxyd env` prints the lines"
+
+
+class _Request(NamedTuple):
+    """What a client asks for."""
+
+    raw: bytes
+    """Its head as it came."""
+    head: RequestHead
+    target: str
+    """As it was written."""
+    received: bytes
+    """What was read after the head."""
+
+
+class Inbound:
+    """A client's connection while it is ours to answer."""
+
+    __slots__ = ("_client", "_connection", "_deadline", "_fileno", "_front", "_head", "_is_closed", "_is_waiting")
+
+    def __init__(self, connection: socket.socket, client: tuple[str, int], front: "Front") -> None:
+        self._connection = connection
+        self._fileno = connection.fileno()
+        self._client = client
+        self._front = front
+        self._head = bytearray()
+        self._deadline: Deadline | None = None
+        self._is_waiting = False
+        self._is_closed = False
+
+    # Life
+
+    def await_head(self, received: bytes = b"") -> None:
+        """Wait for a request.
+
+        Args:
+            received: What came of it already.
+        """
+        front = self._front
+        if front.is_draining:
+            self.close()
+            return
+        self._head.clear()
+        self._is_waiting = True
+        self._deadline = front.deadlines.start(front.settings.head_timeout_seconds, self._head_too_slow)
+        front.loop.add_reader(self._fileno, self._readable)
+        if received:
+            self._take(received)
+
+    def drain(self) -> None:
+        """Close if no request was begun."""
+        if self._is_waiting and not self._head:
+            self.close()
+
+    def close(self) -> None:
+        """Close the connection. May be called again."""
+        if self._is_closed:
+            return
+        self._leave()
+        self._connection.close()
+
+    def _leave(self) -> socket.socket:
+        """Let go of the socket."""
+        self._is_closed = True
+        self._stop_waiting()
+        self._front.forget(self)
+        return self._connection
+
+    def _stop_waiting(self) -> None:
+        if self._is_waiting:
+            self._is_waiting = False
+            self._front.loop.remove_reader(self._fileno)
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    # The head
+
+    def _readable(self) -> None:
+        if not self._is_waiting:
+            return
+        try:
+            peeked = self._connection.recv(_PEEK_BYTES, socket.MSG_PEEK)
+            # The end may lie across the border of two reads, so the search begins three bytes before it.
+            known = len(self._head)
+            tail = bytes(self._head[-3:])
+            end = (tail + peeked).find(b"\r\n\r\n")
+            count = len(peeked) if end < 0 else end + 4 - len(tail)
+            if peeked:
+                self._connection.recv(count)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.close()
+            return
+        if not peeked:
+            self.close()
+            return
+        if not known and peeked[0] == 0x16:
+            # A client that speaks TLS to a proxy that does not: no answer of ours would be understood.
+            log.debug("a client spoke TLS to the proxy itself; its proxy setting should begin with http://")
+            self.close()
+            return
+        self._head += peeked[:count]
+        if end >= 0:
+            self._complete(bytes(self._head))
+        elif len(self._head) > self._front.settings.max_head_bytes:
+            self._head_too_large()
+
+    def _take(self, received: bytes) -> None:
+        """Begin with bytes that are not in the socket any more."""
+        end = received.find(b"\r\n\r\n")
+        if end < 0:
+            self._head += received
+            return
+        self._complete(received[: end + 4], received[end + 4 :])
+
+    def _complete(self, raw: bytes, received: bytes = b"") -> None:
+        self._stop_waiting()
+        if len(raw) > self._front.settings.max_head_bytes:
+            self._head_too_large()
+            return
+        # Empty lines before a request line are to be ignored (RFC 9112 §2.2).
+        self._front.supervise(self._serve(raw.lstrip(b"\r\n"), received))
+
+    def _head_too_slow(self) -> None:
+        if self._head:
+            self._say(plain_answer(408, "Request Timeout", "the request's head did not arrive in time", close=True))
+        self.close()
+
+    def _head_too_large(self) -> None:
+        self._say(plain_answer(431, "Request Header Fields Too Large", "the request's head is too large", close=True))
+        self.close()
+
+    # The answer
+
+    async def _serve(self, raw: bytes, received: bytes) -> None:
+        try:
+            await self._answer(raw, received)
+        except BaseException:
+            # The task's supervisor logs what it was; a client is never left waiting.
+            self.close()
+            raise
+
+    async def _answer(self, raw: bytes, received: bytes) -> None:
+        try:
+            head, target = parse_request(raw)
+            text = target if head.method == "CONNECT" else _authority_text(target)
+            if head.method == "CONNECT" and (request_length(head) != 0 or received):
+                # Bytes behind a CONNECT are still in the socket, unless it came behind a plain request: nobody does that.
+                raise MalformedBody("a CONNECT has no body and waits for what came before it")
+        except MalformedBody as exc:
+            self._say(plain_answer(400, "Bad Request", str(exc), close=True))
+            self.close()
+            return
+        request = _Request(raw, head, target, received)
+        reporter = self._front.reporter
+        started = reporter.monotonic()
+        decision = await self._front.engine.decide(text, head.headers, self._client, method=head.method)
+        decide_seconds = reporter.monotonic() - started
+        verdict = decision.verdict
+        if verdict.action is Action.REFUSE or decision.authority is None or decision.response is not None:
+            self._refuse(request, decision, decide_seconds)
+            return
+        authority = decision.authority
+        dialled = reporter.monotonic()
+        try:
+            upstream = await self._front.egress.dial(authority)
+        except AddressBlocked:
+            sentence = (
+                f"{authority.host} is at a private or reserved address; ask the operator for egress.allowed_private_cidrs"
+            )
+            answer = plain_answer(403, "Forbidden", sentence)
+            self._tell(verdict, authority, 403, decide_seconds, reason="address")
+            self._turn_away(request, answer)
+            return
+        except DialFailed as exc:
+            answer = plain_answer(502, "Bad Gateway", f"{authority} cannot be reached from this proxy")
+            dial_seconds = reporter.monotonic() - dialled
+            self._tell(verdict, authority, 502, decide_seconds, dial_seconds, reason=f"dial_{exc.reason}")
+            self._turn_away(request, answer)
+            return
+        try:
+            self._tell(verdict, authority, 200, decide_seconds, reporter.monotonic() - dialled)
+            self._connect(request, verdict, authority, upstream)
+        except BaseException:
+            upstream.close()
+            raise
+
+    def _connect(self, request: _Request, verdict: Verdict, authority: Authority, upstream: socket.socket) -> None:
+        front = self._front
+        if self._is_closed:
+            upstream.close()
+        elif request.head.method != "CONNECT":
+            self._exchange(request, authority, upstream)
+        elif verdict.action is Action.TUNNEL:
+            if self._say(CONNECTED):
+                front.open_tunnel(self._leave(), upstream, authority)
+            else:
+                upstream.close()
+                self.close()
+        else:
+            self._decrypt(verdict, authority, upstream)
+
+    def _decrypt(self, verdict: Verdict, authority: Authority, upstream: socket.socket) -> None:
+        front = self._front
+        provider = front.providers.by_name(verdict.provider)
+        context = None
+        if provider is not None:
+            try:
+                context = front.client_contexts.context(authority.host)
+            except CertificateError as exc:
+                log.error("no certificate for %s: %s", authority.host, exc)
+        if provider is None or context is None:
+            # A reload took the provider away in this very moment, or the CA may not sign for its host.
+            upstream.close()
+            self._say(plain_answer(503, "Service Unavailable", f"{authority.host} cannot be served at the moment", close=True))
+            self.close()
+            return
+        if not self._say(CONNECTED):
+            upstream.close()
+            self.close()
+            return
+        connection = DecryptedConnection(
+            id=front.reporter.new_id(), authority=authority, provider=provider, principal=verdict.principal or ANONYMOUS
+        )
+        client = self._leave()
+        if front.settings.uses_mitmproxy:
+            front.supervise(front.engine.serve(client, upstream, connection))
+            return
+
+        def closed(_reason: str) -> None:
+            front.leave(relay)
+
+        relay = Relay(
+            client,
+            upstream,
+            connection,
+            tap=front.tap,
+            reporter=front.reporter,
+            settings=front.settings.relay,
+            deadlines=front.deadlines,
+            on_closed=closed,
+        )
+        front.keep(relay)
+        try:
+            relay.secure(context, front.upstream_tls)
+        except BaseException:
+            relay.close("error")
+            raise
+        if front.is_draining:
+            relay.drain()
+
+    def _exchange(self, request: _Request, authority: Authority, upstream: socket.socket) -> None:
+        front = self._front
+        client = self._leave()
+        started = front.reporter.monotonic()
+
+        def closed(reason: str) -> None:
+            front.leave(exchange)
+            front.tell_tunnel_closed(exchange, authority, reason, started)
+
+        def done(rest: bytes) -> None:
+            front.admit(client, self._client, rest)
+
+        exchange = PlainExchange(
+            client,
+            upstream,
+            deadlines=front.deadlines,
+            idle_timeout_seconds=front.settings.tunnel_idle_timeout_seconds,
+            max_head_bytes=front.settings.max_head_bytes,
+            on_closed=closed,
+            on_done=done,
+        )
+        front.keep(exchange)
+        try:
+            exchange.send(request.raw, request.head, for_origin(request.raw, request.head, request.target), request.received)
+        except BaseException:
+            exchange.close("error")
+            raise
+
+    # Refusals
+
+    def _refuse(self, request: _Request, decision: "Decision", decide_seconds: float) -> None:
+        verdict = decision.verdict
+        answer = decision.response or plain_answer(503, "Service Unavailable", "this proxy cannot decide about this request")
+        self._tell(verdict, decision.authority, verdict.status_code or 503, decide_seconds)
+        self._turn_away(request, answer)
+
+    def _turn_away(self, request: _Request, answer: bytes) -> None:
+        """Send a refusal, and await another try where that is possible."""
+        if self._is_closed:
+            return
+        sent = self._say(answer)
+        # What follows a request with a body is the body; a client that did not wait for its CONNECT sent something else.
+        if sent and request_length(request.head) == 0:
+            self.await_head(request.received)
+        elif sent:
+            self._linger()
+        else:
+            self.close()
+
+    def _linger(self) -> None:
+        """Close when the client has sent what it is sending: unread bytes would reset the connection, and the answer with it."""
+        front = self._front
+        try:
+            self._connection.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.close()
+            return
+        self._is_waiting = True
+        self._deadline = front.deadlines.start(LINGER_SECONDS, self.close)
+        front.loop.add_reader(self._fileno, self._discard)
+
+    def _discard(self) -> None:
+        try:
+            ended = not self._connection.recv(_PEEK_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            ended = True
+        if ended:
+            self.close()
+
+    def _tell(
+        self,
+        verdict: Verdict,
+        authority: Authority | None,
+        status_code: int,
+        decide_seconds: float,
+        dial_seconds: float = 0.0,
+        *,
+        reason: str = "",
+    ) -> None:
+        reporter = self._front.reporter
+        reason = reason or verdict.reason
+        principal = verdict.principal
+        if status_code != 200:
+            self._front.refusals.note(self._client[0], reason, str(authority or ""), reporter.monotonic())
+        reporter.tell(
+            ConnectDecided(
+                at=reporter.now(),
+                action=verdict.action,
+                reason=reason,
+                status_code=status_code,
+                host=authority.host if authority is not None else "",
+                port=authority.port if authority is not None else 0,
+                provider=verdict.provider,
+                principal_id=principal.id if principal is not None else "",
+                principal_name=principal.name if principal is not None else "",
+                decide_seconds=decide_seconds,
+                dial_seconds=dial_seconds,
+            )
+        )
+
+    def _say(self, answer: bytes) -> bool:
+        """Send a short answer; return whether the socket took it. A client that leaves no room for 1 KiB is not waited for."""
+        try:
+            return self._connection.send(answer) == len(answer)
+        except OSError:
+            return False
+
+
+def _authority_text(target: str) -> str:
+    """Return the authority of a target in absolute form.
+
+    Raises:
+        MalformedBody: It is of another form or scheme; the message says what to do.
+    """
+    scheme, separator, rest = target.partition("://")
+    if not separator:
+        raise MalformedBody(_HOW_TO_USE)
+    if scheme.lower() != "http":
+        raise MalformedBody(f"{scheme[:20]!r} URLs go through this proxy by CONNECT")
+    for end in "/?#":
+        rest = rest.partition(end)[0]
+    if "@" in rest:
+        raise MalformedBody("a URL with user information is not forwarded")
+    return rest
