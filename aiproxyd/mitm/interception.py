@@ -39,7 +39,6 @@ MAX_ERROR_BODY_BYTES: Final = 64 << 10
 MAX_USER_AGENT_CHARACTERS: Final = 512
 MAX_ANOMALY_CHARACTERS: Final = 300
 
-_EVENT_STREAM: Final = "text/event-stream"
 _NOTHING_KNOWN: Final = RequestFacts()
 
 
@@ -188,10 +187,12 @@ class Interception:
             self._error_body = bytearray()
         elif has_answer(status) and not self._failure:
             # A wrong or missing type is not rare among servers that imitate an API: then the request decides.
-            is_document = "json" in content_type
-            self._is_streamed = content_type == _EVENT_STREAM or (not is_document and self._facts.streaming)
+            is_document = "json" in content_type and not self._api.streams_json
+            self._is_streamed = content_type in self._api.stream_types or (not is_document and self._facts.streaming)
             make_parser = self._api.stream_parser if self._is_streamed else self._api.document_parser
             self._parser = make_parser(self._settings.max_response_body_bytes)
+            if self._api.read_head is not None:
+                self._assembly.feed(self._api.read_head(head))
 
     def response_data(self, data: bytes) -> None:
         """Take in the next bytes of the response's body, content-coded."""

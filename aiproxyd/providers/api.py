@@ -6,7 +6,7 @@ from typing import Protocol
 import msgspec
 
 from aiproxyd.model.events import ProviderErrorReported, StreamEvent
-from aiproxyd.model.head import RequestHead
+from aiproxyd.model.head import RequestHead, ResponseHead
 
 
 class RequestFacts(msgspec.Struct, frozen=True):
@@ -65,3 +65,9 @@ class Api(msgspec.Struct, frozen=True):
     """Given `max_body_bytes`, the parser of a response in one document."""
     read_error: Callable[[int, bytes], ProviderErrorReported]
     """Given an error status and the body (maybe cut), the provider's own error. Total."""
+    stream_types: tuple[str, ...] = ("text/event-stream",)
+    """Content types that only a streamed response has."""
+    streams_json: bool = False
+    """Whether the response to a streaming request may be JSON all the same, as Google's arrays are."""
+    read_head: Callable[[ResponseHead], list[StreamEvent]] | None = None
+    """What the head of a successful response says by itself, where an API tells anything there. Total."""
