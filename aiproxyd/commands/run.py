@@ -1,6 +1,7 @@
 """`aiproxyd run`: the daemon, in the foreground, and the block it prints when it stands."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -54,11 +55,24 @@ def run(
         environ["AIPROXYD_DATA_DIR"] = str(data_dir.absolute())
     settings = load(config, environ)
     configure_logging(settings.logging.format, settings.logging.level)
-    asyncio.run(Control(settings, config_path=config, environ=environ).run(_announce))
+    # What `env` in another shell needs to be told to find the same state.
+    pointer = f" --config {shlex.quote(str(config.absolute()))}" if config else ""
+    prefix = f"AIPROXYD_DATA_DIR={shlex.quote(environ['AIPROXYD_DATA_DIR'])} " if data_dir else ""
+
+    def announce(control: "Control") -> None:
+        _announce(control, prefix, pointer)
+
+    asyncio.run(Control(settings, config_path=config, environ=environ).run(announce))
 
 
-def _announce(control: "Control") -> None:
-    """Print where everything is and the lines to paste."""
+def _announce(control: "Control", prefix: str, pointer: str) -> None:
+    """Print where everything is and the lines to paste.
+
+    Args:
+        control: What stands.
+        prefix: Variables for the commands in the lines.
+        pointer: Options for the commands in the lines.
+    """
     from aiproxyd import __version__
     from aiproxyd.commands.env import Shell, client_variables, rendered, shell_of
 
@@ -76,7 +90,7 @@ def _announce(control: "Control") -> None:
     lines = [f"aiproxyd {__version__} is running", ""]
     lines += [f"  {name:<8} {value}" for name, value in facts.items()]
     if token or settings.auth.mode.value == "off":
-        lines += ["", "Paste into the shell whose tools are to use it:", "", f'  eval "$({command} env)"']
+        lines += ["", "Paste into the shell whose tools are to use it:", "", f'  eval "$({prefix}{command} env{pointer})"']
         if sys.stdout.isatty():
             # Only to a person: these lines hold the token, and what is no terminal may be kept.
             shell = shell_of(os.environ)
@@ -84,5 +98,5 @@ def _announce(control: "Control") -> None:
             lines += ["", f"which sets ({(shell or Shell.BASH).value}):", ""]
             lines += [f"  {line}" for line in rendered(variables, shell).splitlines()]
     else:
-        lines += ["", f"Make a user with `{command} user add NAME`; it prints the lines to paste."]
+        lines += ["", f"Make a user with `{prefix}{command} user add NAME{pointer}`; it prints the lines to paste."]
     print("\n".join(lines), flush=True)

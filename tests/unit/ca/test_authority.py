@@ -306,7 +306,7 @@ def test_one_file_may_hold_key_and_certificate_and_only_certificates_are_handed_
     assert ca.chain_pem == b""
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660, 0o601, 0o620])
+@pytest.mark.parametrize("mode", [0o650, 0o604, 0o644, 0o660, 0o601, 0o620])
 def test_a_key_that_others_may_touch_is_refused(tmp_path: Path, mode: int) -> None:
     key = _key()
     certificate_file, key_file = _write(tmp_path, [_certificate(key)], key)
