@@ -140,14 +140,25 @@ class Egress:
         settings = self._settings
         try:
             async with asyncio.timeout(settings.connect_timeout_seconds):
-                candidates = await self._candidates(authority, exempt=exempt or authority in settings.exempt)
+                candidates = await self.candidates(authority, exempt=exempt)
                 connection = await self._connect(candidates)
         except TimeoutError:
             raise DialFailed("timeout") from None
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 
-    async def _candidates(self, authority: Authority, *, exempt: bool) -> list[AddrInfoType]:
+    async def candidates(self, authority: Authority, *, exempt: bool = False) -> list[AddrInfoType]:
+        """Return the addresses of `authority` that may be dialled; at least one. It waits for the resolver without a limit.
+
+        Args:
+            authority: The destination.
+            exempt: Whether private and reserved addresses are allowed, because an operator named this destination.
+
+        Raises:
+            AddressBlocked: No address of the destination may be dialled.
+            DialFailed: The name cannot be resolved.
+        """
+        exempt = exempt or authority in self._settings.exempt
         host, port = authority
         hosts = self._settings.hosts
         fixed = (hosts.get(host) or hosts.get(str(authority))) if hosts else None

@@ -225,7 +225,7 @@ class Engine:
         )
         self._handlers[connection.id] = handler
         self._http.watch(connection.id, connection)
-        self._tls.provider_names[connection.id] = connection.provider.name
+        self._tls.watch(connection.id, connection.authority.host, connection.provider.name)
         try:
             await handler.run()
         finally:

@@ -37,6 +37,9 @@ MAX_SESSIONS = 256
 # What a failed handshake's message is cut to.
 MAX_DETAIL_CHARACTERS = 200
 
+type _SessionKey = tuple[str, int, bool]
+"""Host, port, and whether HTTP/2 was offered."""
+
 _HTTP1 = b"http/1.1"
 _HTTP2 = b"h2"
 
@@ -80,20 +83,29 @@ class LayerTls:
     def __init__(self, leaves: Leaves, settings: LayerTlsSettings, reporter: Reporter) -> None:
         self.late: set[str] = set()
         """Ids of connections whose handshake was ended because it took too long."""
-        self.provider_names: dict[str, str] = {}
-        """Names of providers by client connection, for observations."""
+        self._watched: dict[str, tuple[str, str]] = {}
         self._leaves = leaves
         self._settings = settings
         self._reporter = reporter
         self._client_contexts: OrderedDict[str, tuple[bytes, SSL.Context]] = OrderedDict()
         self._server_context: SSL.Context | None = None
-        self._sessions: OrderedDict[tuple[mitm.Address, bool], SSL.Session] = OrderedDict()
-        self._open: dict[str, tuple[tuple[mitm.Address, bool], SSL.Connection]] = {}
+        self._sessions: OrderedDict[_SessionKey, SSL.Session] = OrderedDict()
+        self._open: dict[str, tuple[_SessionKey, SSL.Connection]] = {}
+
+    def watch(self, client_id: str, host: str, provider: str) -> None:
+        """Speak TLS for a client connection until it ends.
+
+        Args:
+            client_id: mitmproxy's id of the client connection.
+            host: What its CONNECT named: the name of our leaf and of the provider's certificate, whatever the SNI.
+            provider: Name of the provider, for observations.
+        """
+        self._watched[client_id] = (host, provider)
 
     def forget(self, client_id: str) -> None:
         """Drop what is known of a client connection."""
         self.late.discard(client_id)
-        self.provider_names.pop(client_id, None)
+        self._watched.pop(client_id, None)
 
     def client_disconnected(self, client: mitm.Client) -> None:
         """Drop what is known of a client connection."""
@@ -101,15 +113,15 @@ class LayerTls:
 
     def tls_clienthello(self, data: ClientHelloData) -> None:
         """Have the provider's handshake done first: its protocol is offered to the client, and its failure known in time."""
-        if data.context.server.address is not None:
+        if data.context.client.id in self._watched:
             data.establish_server_tls_first = True
 
     def tls_start_client(self, data: TlsData) -> None:
         """Present a leaf of the host that was asked for in the CONNECT, whatever the SNI."""
-        if data.ssl_conn is not None or data.is_dtls or data.context.server.address is None:
+        watched = self._watched.get(data.context.client.id)
+        if data.ssl_conn is not None or watched is None:
             return
-        host = data.context.server.address[0]
-        connection = SSL.Connection(self._client_context(host), None)
+        connection = SSL.Connection(self._client_context(watched[0]), None)
         connection.set_app_data(data.context.server.alpn)
         connection.set_accept_state()
         data.ssl_conn = connection
@@ -117,18 +129,17 @@ class LayerTls:
     def tls_start_server(self, data: TlsData) -> None:
         """Ask for the certificate of the host that was asked for in the CONNECT."""
         assert isinstance(data.conn, mitm.Server)
-        if data.ssl_conn is not None or data.is_dtls or data.conn.address is None:
+        watched = self._watched.get(data.context.client.id)
+        if data.ssl_conn is not None or watched is None or data.conn.address is None:
             return
-        host = data.conn.address[0]
         connection = SSL.Connection(self._upstream_context(), None)
-        _expect_host(connection, host)
-        if data.conn.sni is None:
-            data.conn.sni = host
+        data.conn.sni = watched[0]
+        _expect_host(connection, watched[0])
         offers_http2 = self._settings.http2 and _HTTP2 in data.context.client.alpn_offers
         data.conn.alpn_offers = [_HTTP2, _HTTP1] if offers_http2 else [_HTTP1]
         connection.set_alpn_protos(list(data.conn.alpn_offers))
         connection.set_connect_state()
-        session = self._sessions.get((data.conn.address, offers_http2))
+        session = self._sessions.get((watched[0], data.conn.address[1], offers_http2))
         if session is not None:
             connection.set_session(session)
         data.ssl_conn = connection
@@ -136,8 +147,9 @@ class LayerTls:
     def tls_established_server(self, data: TlsData) -> None:
         """Remember the connection: TLS 1.3 gives the session that may be resumed only after the handshake."""
         assert isinstance(data.conn, mitm.Server)
-        if data.ssl_conn is not None and data.conn.address is not None:
-            self._open[data.conn.id] = ((data.conn.address, _HTTP2 in data.conn.alpn_offers), data.ssl_conn)
+        if data.ssl_conn is not None and data.conn.address is not None and data.context.client.id in self._watched:
+            key = (data.conn.sni or "", data.conn.address[1], _HTTP2 in data.conn.alpn_offers)
+            self._open[data.conn.id] = (key, data.ssl_conn)
 
     def server_disconnected(self, data: ServerConnectionHookData) -> None:
         """Keep the session for the next connection."""
@@ -154,12 +166,14 @@ class LayerTls:
 
     def tls_failed_client(self, data: TlsData) -> None:
         """Tell that a client did not complete TLS with us."""
-        address = data.context.server.address
+        watched = self._watched.get(data.context.client.id)
+        if watched is None:
+            return
         reason = "timeout" if data.conn.id in self.late else _reason(data.conn.error, _CLIENT_REASONS)
         self._reporter.tell(
             ClientTlsFailed(
                 at=self._reporter.now(),
-                host=address[0] if address is not None else "",
+                host=watched[0],
                 reason=reason,
                 detail=(data.conn.error or "")[:MAX_DETAIL_CHARACTERS],
             )
@@ -167,12 +181,14 @@ class LayerTls:
 
     def tls_failed_server(self, data: TlsData) -> None:
         """Tell that a provider's certificate was not accepted, or that TLS with it failed."""
-        assert isinstance(data.conn, mitm.Server)
+        watched = self._watched.get(data.context.client.id)
+        if watched is None:
+            return
         self._reporter.tell(
             UpstreamTlsFailed(
                 at=self._reporter.now(),
-                host=data.conn.address[0] if data.conn.address is not None else "",
-                provider=self.provider_names.get(data.context.client.id, ""),
+                host=watched[0],
+                provider=watched[1],
                 reason="timeout" if data.conn.id in self.late else _reason(data.conn.error, _UPSTREAM_REASONS),
                 detail=(data.conn.error or "")[:MAX_DETAIL_CHARACTERS],
             )
