@@ -37,7 +37,7 @@ test: $(VENV)/.dev ## Install what is needed and run every test.
 lint: $(VENV)/.dev ## Look for mistakes and untidiness.
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/codespell README.md CHANGELOG.md docs aiproxyd addons examples
+	$(BIN)/codespell --skip "tests/transcripts" README.md CHANGELOG.md docs aiproxyd addons examples
 
 types: $(VENV)/.dev ## Check the types.
 	$(BIN)/mypy

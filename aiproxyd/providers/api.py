@@ -46,7 +46,7 @@ class ResponseParser(Protocol):
         """Return the events that only the end of the body completes.
 
         Raises:
-            WireError: As `feed`; an unparseable document body is found here.
+            WireError: As `feed`; an unreadable document body is found here.
         """
 
 
