@@ -3,6 +3,7 @@
 Not a second description: what is missing here is missing in the schema. A test compares the files with what this gives.
 """
 
+import datetime as dt
 import enum
 import sys
 import types
@@ -16,7 +17,8 @@ import yaml
 from pydantic import BaseModel, SecretStr
 
 from aiproxyd.config.fields import SettingField, fields_of
-from aiproxyd.config.schema import Config, Duration, ListenAddress, Section
+from aiproxyd.config.schema import Config, Duration, ListenAddress
+from aiproxyd.config.section import Section
 
 _INTRODUCTION = """\
 # Configuration
@@ -55,6 +57,7 @@ _BELOW = "see below"
 
 _KINDS: dict[Any, str] = {
     str: "text",
+    dt.date: "date",
     int: "whole number",
     float: "number",
     bool: "`true` or `false`",

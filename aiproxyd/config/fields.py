@@ -11,7 +11,8 @@ import msgspec
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from aiproxyd.config.schema import Config, Section
+from aiproxyd.config.schema import Config
+from aiproxyd.config.section import Section
 
 # Settings that hold a digest where an operator may paste the secret itself by mistake.
 _SECRET_BY_NAME = frozenset({"token_sha256"})

@@ -18,7 +18,8 @@ from pydantic_core import ErrorDetails
 
 from aiproxyd.config.document import Document, parse_document
 from aiproxyd.config.fields import SettingField, fields_of, section_of
-from aiproxyd.config.schema import Config, Section
+from aiproxyd.config.schema import Config
+from aiproxyd.config.section import Section
 from aiproxyd.exceptions import ConfigError
 
 # A file of thousands of users is below 1 MiB; more is a wrong file.

@@ -12,8 +12,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, field_validator, model_validator
 
+from aiproxyd.config.observability import MetricsConfig, PricingConfig, TracingConfig
+from aiproxyd.config.section import Section, restart
 from aiproxyd.model.authority import parse_authority
 
 _PROVIDER_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
@@ -59,19 +61,6 @@ def default_data_dir() -> Path:
     """Return `$XDG_STATE_HOME/aiproxyd`, or its default below the home folder."""
     state = os.environ.get("XDG_STATE_HOME")
     return (Path(state) if state else Path.home() / ".local" / "state") / "aiproxyd"
-
-
-def restart(default: Any, **kwargs: Any) -> Any:
-    """Return a field that is read once, at start."""
-    return Field(default, json_schema_extra={"reload": "restart"}, **kwargs)
-
-
-class Section(BaseModel):
-    """A part of the configuration."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
 
 
 class AdminConfig(Section):
@@ -302,6 +291,9 @@ class Config(Section):
     recording: RecordingConfig = RecordingConfig()
     store: StoreConfig = StoreConfig()
     logging: LoggingConfig = LoggingConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    tracing: TracingConfig = TracingConfig()
+    pricing: PricingConfig = PricingConfig()
 
     @field_validator("data_dir", mode="before")
     @classmethod
@@ -334,8 +326,18 @@ class Config(Section):
         return f"sqlite+aiosqlite:///{self.data_dir / 'aiproxyd.sqlite3'}"
 
     def for_workers(self) -> bytes:
-        """Return the JSON of what workers need; `Config` reads it back. No admin token, no store, no users."""
-        return self.model_dump_json(exclude={"admin": True, "store": True, "auth": {"users"}}).encode()
+        """Return the JSON of what workers need; `Config` reads it back. No secret of the control process."""
+        return self.model_dump_json(exclude=_NOT_FOR_WORKERS).encode()
+
+
+_NOT_FOR_WORKERS: Any = {
+    "admin": True,
+    "store": True,
+    "auth": {"users"},
+    "metrics": {"token", "basic_user", "basic_password"},
+    "tracing": {"headers"},
+    "pricing": True,
+}
 
 
 def restart_fields_changed(old: Config, new: Config) -> list[str]:

@@ -5,7 +5,8 @@ import pytest
 from aiproxyd.config import docs
 from aiproxyd.config.fields import fields_of
 from aiproxyd.config.loader import load
-from aiproxyd.config.schema import Config, Section
+from aiproxyd.config.schema import Config
+from aiproxyd.config.section import Section
 
 ROOT = Path(__file__).parents[3]
 
@@ -34,7 +35,19 @@ def test_every_setting_is_described_and_on_the_page() -> None:
     page, example = docs.reference(), docs.example()
     for name, description in _settings(Config):
         assert f"`{name}`" in page or f"## `{name}" in page
-        if name not in {"admin", "ca", "auth", "decrypt", "egress", "recording", "store", "logging"}:
+        if name not in {
+            "admin",
+            "ca",
+            "auth",
+            "decrypt",
+            "egress",
+            "recording",
+            "store",
+            "logging",
+            "metrics",
+            "tracing",
+            "pricing",
+        }:
             assert description, f"{name} has no docstring"
     for name in fields_of(Config):
         assert f"\n{name}:" in example or f"\n# {name}:" in example
