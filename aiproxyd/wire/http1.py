@@ -15,6 +15,7 @@ comes back in the `raw` of exactly one piece, in order; only bytes of an unfinis
 
 import enum
 import re
+from abc import ABC, abstractmethod
 from collections import deque
 
 import msgspec
@@ -27,6 +28,7 @@ MAX_CHUNK_LINE_BYTES = 4096
 
 _BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15}+)[ \t]*+(?:;[^\x00-\x08\x0a-\x1f\x7f]*+)?+\r\n")
+_FOLDED_LINE = re.compile(rb"[ \t][^\x00-\x08\x0a-\x1f\x7f]*+\r\n")
 _TRAILER_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[^\x00-\x08\x0a-\x1f\x7f]*+\r\n")
 
 
@@ -84,7 +86,7 @@ class _State(enum.Enum):
     OPAQUE = enum.auto()
 
 
-class _Follower[H: (RequestHead, ResponseHead)]:
+class _Follower[H: (RequestHead, ResponseHead)](ABC):
     """What both directions share: bodies, and the search for the end of a head."""
 
     def __init__(self, *, max_head_bytes: int = 65536) -> None:
@@ -176,8 +178,13 @@ class _Follower[H: (RequestHead, ResponseHead)]:
             self._state = _State.OPAQUE
         return len(data)
 
+    @abstractmethod
     def _take_head(self, raw: bytes, pieces: list[Head[H] | Interim | Data | End | Opaque]) -> None:
-        raise NotImplementedError
+        """Parse a whole head into `pieces` and await what follows it.
+
+        Raises:
+            Unfollowable: It could be read in two ways.
+        """
 
     def _begin_body(self, length: int | None, pieces: list[Head[H] | Interim | Data | End | Opaque]) -> None:
         """Await a body of `length` bytes; None is chunked."""
@@ -242,10 +249,11 @@ class _Follower[H: (RequestHead, ResponseHead)]:
                             break
                         position = size
                         continue
+                    is_first = not self._left
                     self._left += len(line)
                     if line == b"\r\n":
                         ended = True
-                    elif _TRAILER_LINE.fullmatch(line) is None:
+                    elif _TRAILER_LINE.fullmatch(line) is None and (is_first or _FOLDED_LINE.fullmatch(line) is None):
                         reason = "trailer"
                         break
                     elif self._left > self._max_head_bytes:
@@ -305,8 +313,12 @@ class RequestFollower(_Follower[RequestHead]):
         return [Opaque(withheld)] if withheld else []
 
     def _read_head(self, data: bytes, position: int, pieces: list[Head[RequestHead] | Interim | Data | End | Opaque]) -> int:
+        # Empty lines before a request line are to be ignored (RFC 9112 §2.2), so they can go on at once.
+        if self._held == b"\r" and data[position : position + 1] == b"\n":
+            self._held.clear()
+            pieces.append(Data(b"\r\n", b""))
+            return position + 1
         if not self._held:
-            # Empty lines before a request line are to be ignored (RFC 9112 §2.2), so they can go on at once.
             start = position
             while data.startswith(b"\r\n", position):
                 position += 2
