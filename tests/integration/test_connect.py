@@ -52,7 +52,7 @@ def test_the_first_connect_without_credentials_succeeds_with_them_on_the_same_co
         "Basic",
         "Basic !!!",
         "Basic YWxpY2U=",
-        "Bearer alice-token",
+        "Bearer wrong-token",
         "Basic " + "A" * 20000,
         credentials("alice", "ALICE-TOKEN"),
         credentials("alice", "wrong:colon"),

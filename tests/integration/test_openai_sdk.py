@@ -172,11 +172,19 @@ def test_an_error_status_reaches_the_client_and_the_record(
     assert record["error_type"] == error_type
 
 
-@pytest.mark.parametrize("api", ["chat", "responses"])
-def test_an_error_inside_a_stream_is_recorded(daemon: Daemon, client, model: str, api: str) -> None:
+def test_an_error_inside_a_chat_stream_is_recorded(daemon: Daemon, client, model: str) -> None:
     model += "+error=4"
     with pytest.raises(openai.APIError, match="The server had an error"):
-        list(ask(client, api, model, stream=True))
+        list(ask(client, "chat", model, stream=True))
+    record = daemon.record(model)
+    assert record["outcome"] == "upstream_error"
+    assert record["error_message"] == "The server had an error"
+
+
+def test_an_error_inside_a_response_stream_is_recorded(daemon: Daemon, client, model: str) -> None:
+    model += "+error=4"
+    # This SDK hands the error to the program as an event.
+    assert list(ask(client, "responses", model, stream=True))[-1].type == "error"
     record = daemon.record(model)
     assert record["outcome"] == "upstream_error"
     assert record["error_message"] == "The server had an error"

@@ -1,10 +1,12 @@
 """Streams flow: nothing is held back, and whatever breaks one, the record says what happened."""
 
 import json
+import ssl
 import time
 from collections.abc import Callable
 
 import anthropic
+import httpx
 import openai
 import pytest
 
@@ -19,19 +21,40 @@ TARGET = "/v1/messages"
 
 @pytest.mark.parametrize("coding", ["identity", "gzip", "br", "zstd"])
 def test_the_client_sees_each_chunk_before_the_provider_sends_the_next(
-    daemon: Daemon, provider: FakeProvider, through: Callable[[Daemon], None], model: str, coding: str
+    daemon: Daemon, provider: FakeProvider, model: str, coding: str
 ) -> None:
-    through(daemon)
     model += f"+gate={model}+coding={coding}+events=30"
     gate = provider.gate(model.partition("+")[0])
-    with anthropic.Anthropic(api_key="k", max_retries=0, timeout=20) as client:
-        stream = client.messages.create(model=model, max_tokens=9, messages=[{"role": "user", "content": "Hi"}], stream=True)
-        for number, event in enumerate(stream):
-            # A ping is swallowed by nobody here, so events and pieces agree; message_stop is the last piece.
-            assert gate.sent_pieces == number + 1
+    trust = ssl.create_default_context(cafile=str(daemon.ca_file))
+    seen = b""
+    with (
+        httpx.Client(proxy=daemon.proxy_url(), verify=trust, timeout=20) as client,
+        client.stream("POST", f"https://{HOST}{TARGET}", content=message(model, stream=True)) as response,
+    ):
+        for data in response.iter_bytes():
+            before = seen.count(b"\n\n")
+            seen += data
+            # Had the proxy waited for one more piece, this loop would wait for ever: the provider waits for the gate.
+            assert seen.count(b"\n\n") == before + 1 == gate.sent_pieces
             gate.release()
-            last = event
-    assert last.type == "message_stop"
+    assert b"message_stop" in seen
+    assert_matches(daemon.record(model), provider.ledger.one(model), prompt="hello")
+
+
+def test_an_sdk_sees_each_word_before_the_provider_sends_the_next(
+    daemon: Daemon, provider: FakeProvider, through: Callable[[Daemon], None], model: str
+) -> None:
+    through(daemon)
+    model += f"+gate={model}+events=20"
+    gate = provider.gate(model.partition("+")[0])
+    # message_start, content_block_start and ping come before the first word.
+    gate.release(3)
+    with anthropic.Anthropic(api_key="k", max_retries=0, timeout=20) as client:
+        options = {"model": model, "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
+        with client.messages.stream(**options) as stream:
+            for number, _ in enumerate(stream.text_stream):
+                assert gate.sent_pieces == 4 + number
+                gate.release(1 if number < 19 else 4)
     assert_matches(daemon.record(model), provider.ledger.one(model), prompt="Hi")
 
 
@@ -56,9 +79,9 @@ def test_a_chunk_of_a_request_reaches_the_provider_before_the_client_sends_the_n
         wire.send(f"POST {TARGET}?pace={model} HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {len(body)}\r\n\r\n".encode())
         for start in range(0, len(body), 100):
             wire.send(body[start : start + 100])
+            sent = min(start + 100, len(body))
             eventually(
-                lambda sent=min(start + 100, len(body)): provider.ledger.one(model).request_bytes == sent,
-                "the piece at the provider",
+                lambda sent=sent: [entry.request_bytes for entry in provider.ledger.entries(model)] == [sent], "the piece"
             )
         assert wire.read_answer().status == 200
     daemon.records(model, count=1)
