@@ -58,7 +58,7 @@ class Memory:
 async def until[T](look: Callable[[], T | None], seconds: float = 10.0) -> T:
     """Return what `look` finds; it is asked at every turn of the loop."""
     async with asyncio.timeout(seconds):
-        while (found := look()) is None or found is False:
+        while not (found := look()):
             await asyncio.sleep(0.002)
     return found
 
