@@ -118,6 +118,11 @@ class Cost(msgspec.Struct, frozen=True):
     details: Mapping[str, object] = {}
     """JSON: the source's model, the tier, and each part with its units and its rate."""
 
+    @property
+    def basis(self) -> str:
+        """`list_price`, or `list_price_equivalent` where a plan pays and the amount is a comparison."""
+        return "list_price" if self.billing is Billing.METERED else "list_price_equivalent"
+
 
 class Charge(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be priced."""

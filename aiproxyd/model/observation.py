@@ -8,6 +8,7 @@ and PassthroughEnded. Sinks rely on that order within one worker; between worker
 
 import msgspec
 
+from aiproxyd.model.billing import Billing
 from aiproxyd.model.events import ThoughtSource, ToolKind
 from aiproxyd.model.outcome import ErrorType, Outcome, UsageSource
 from aiproxyd.model.usage import TokenUsage
@@ -115,6 +116,12 @@ class InterceptionStarted(_Observation, frozen=True, omit_defaults=True, kw_only
     """`byok` or `centralized`."""
     credential_hint: str = ""
     """Masked, at most 15 characters."""
+    billing: Billing = Billing.METERED
+    """How it is paid for, as far as the request shows."""
+    labels: dict[str, str] = {}
+    """Values of the headers that `metrics.header_labels` names, by label; cut to 100 characters each by the sender."""
+    trace_parent: str = ""
+    """The client's `traceparent` header (W3C Trace Context); empty when it sent none of that form."""
     client_request_id: str = ""
     """What the client itself calls this request, equal for its retries."""
     connection_id: str = ""

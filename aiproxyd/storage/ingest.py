@@ -12,6 +12,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiproxyd.model.observation import Observation
+from aiproxyd.pricing import Pricer
+from aiproxyd.storage.costs import FACTS, price_tokens
 from aiproxyd.storage.engine import in_pieces
 from aiproxyd.storage.lineage import link_threads
 from aiproxyd.storage.rows import Changes, Known, Row, changes_of, interceptions_of
@@ -32,6 +34,11 @@ _REPORTED = (
     "output_tokens",
     "cache_read_input_tokens",
     "cache_write_input_tokens",
+    "cost_micros",
+    "price_source",
+    "price_version",
+    "cost_basis",
+    "cost_details",
     "metadata",
     "created_at",
 )
@@ -44,7 +51,10 @@ _ANSWER_PROMPT = update(user_prompts).where(user_prompts.c.interception_id == bi
 
 
 async def ingest(
-    connection: AsyncConnection, lines: Sequence[tuple[str, Observation]], seen_users: Mapping[str, Row]
+    connection: AsyncConnection,
+    lines: Sequence[tuple[str, Observation]],
+    seen_users: Mapping[str, Row],
+    pricer: Pricer | None = None,
 ) -> Changes:
     """Write what `lines` change, and return it.
 
@@ -52,13 +62,17 @@ async def ingest(
         connection: In a transaction.
         lines: Worker id and observation, in order within each worker.
         seen_users: Users as they are known to stand in the store, by id; they are written again only when they differ.
+        pricer: Knows what a response costs; without one the rows have no cost.
 
     Raises:
         SQLAlchemyError: The database refused; the transaction is to be rolled back.
         ValueError: A value of a line cannot be stored.
         OverflowError: Neither can a number.
     """
-    changes = changes_of(lines, await _known(connection, interceptions_of(lines)))
+    known = await _known(connection, interceptions_of(lines))
+    changes = changes_of(lines, known)
+    if pricer is not None:
+        price_tokens(changes, known, pricer)
     # Sorted: daemons that share a PostgreSQL insert in one order, or they could wait for each other in a ring.
     new_users = [row for id_, row in sorted(changes.users.items()) if not _is_same_user(row, seen_users.get(id_))]
     await _upsert(connection, users, new_users, ("id",), change=("name", "groups"))
@@ -83,9 +97,10 @@ async def save_positions(connection: AsyncConnection, daemon_id: str, positions:
 async def _known(connection: AsyncConnection, ids: Collection[str]) -> dict[str, Known]:
     known = {}
     columns = interceptions.c
+    query = select(columns.id, columns.ended_at, columns.metadata, *(columns[name] for name in FACTS))
     for piece in in_pieces(ids):
-        rows = await connection.execute(select(columns.id, columns.ended_at, columns.metadata).where(columns.id.in_(piece)))
-        known.update({id_: Known(has_ended=ended_at is not None, metadata=metadata) for id_, ended_at, metadata in rows})
+        for id_, ended_at, metadata, *facts in await connection.execute(query.where(columns.id.in_(piece))):
+            known[id_] = Known(ended_at is not None, metadata, dict(zip(FACTS, facts, strict=True)))
     return known
 
 

@@ -102,6 +102,14 @@ async def show_interception(connection: AsyncConnection, id_: str) -> _JsonObjec
     return (await _with_children(connection, rows))[0] if rows else None
 
 
+async def interceptions_by_id(connection: AsyncConnection, ids: Sequence[str]) -> list[_JsonObject]:
+    """Return those of `ids` that there are, in their order."""
+    rows = {}
+    for piece in in_pieces(ids):
+        rows.update({row.id: row for row in await connection.execute(_SELECT.where(interceptions.c.id.in_(piece)))})
+    return await _with_children(connection, [rows[id_] for id_ in ids if id_ in rows])
+
+
 _SELECT = select(interceptions, users.c.name.label("initiator_name")).outerjoin(
     users, users.c.id == interceptions.c.initiator_id
 )
@@ -169,6 +177,7 @@ def _interception(row: Row[Any]) -> _JsonObject:
         "thread_root_id": row.thread_root_id,
         "credential_kind": row.credential_kind,
         "credential_hint": row.credential_hint,
+        "billing": row.billing,
         "metadata": row.metadata,
         "started_at": _time(row.started_at),
         "ended_at": _time(row.ended_at),
@@ -203,6 +212,8 @@ def _token_usage(row: Row[Any]) -> _JsonObject:
         "cost_micros": row.cost_micros,
         "price_source": row.price_source,
         "price_version": row.price_version,
+        "cost_basis": row.cost_basis,
+        "cost_details": row.cost_details,
         "metadata": row.metadata,
         "created_at": _time(row.created_at),
     }

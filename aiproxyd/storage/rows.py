@@ -44,6 +44,8 @@ class Known:
 
     has_ended: bool
     metadata: dict[str, str]
+    facts: Row
+    """Those columns of its row that pricing asks for."""
 
 
 @dataclass(slots=True)
@@ -60,6 +62,8 @@ class Changes:
     tools: dict[tuple[str, int], Row] = field(default_factory=dict)
     thoughts: dict[tuple[str, int], Row] = field(default_factory=dict)
     users: dict[str, Row] = field(default_factory=dict)
+    reports: dict[str, ResponseProgressed | InterceptionEnded] = field(default_factory=dict)
+    """What each row of `tokens` was made from."""
     orphans: int = 0
     """Observations of interceptions whose beginning was lost."""
 
@@ -168,6 +172,7 @@ def _start(changes: Changes, worker_id: str, o: InterceptionStarted) -> None:
         "thread_root_id": None,
         "credential_kind": _word(o.credential_kind),
         "credential_hint": _word(o.credential_hint),
+        "billing": str(o.billing),
         "has_prompt": False,
         "started_at": at,
         "described_at": None,
@@ -212,6 +217,7 @@ def _continue(
         case ResponseProgressed():
             if not _has_ended(changes, id_, known):
                 changes.tokens[id_] = _token_row(id_, observation, {})
+                changes.reports[id_] = observation
         case ToolCalled():
             changes.tools[id_, observation.position] = _tool_row(id_, observation)
         case ThoughtRecorded():
@@ -295,6 +301,7 @@ def _end(changes: Changes, id_: str, o: InterceptionEnded, known: Known | None) 
     if o.usage_source is not UsageSource.NONE:
         tier = o.metadata.get(_SERVICE_TIER)
         changes.tokens[id_] = _token_row(id_, o, {_SERVICE_TIER: _line(tier)} if tier else {})
+        changes.reports[id_] = o
     if response_id:
         prompt = changes.prompts.get(id_)
         if prompt is not None:
@@ -329,6 +336,11 @@ def _token_row(id_: str, o: ResponseProgressed | InterceptionEnded, metadata: di
         "output_tokens": _count(usage.output_tokens),
         "cache_read_input_tokens": _count(usage.cache_read_input_tokens),
         "cache_write_input_tokens": _count(usage.cache_write_input_tokens),
+        "cost_micros": None,
+        "price_source": None,
+        "price_version": None,
+        "cost_basis": None,
+        "cost_details": None,
         "metadata": _token_metadata(usage) | metadata,
         "created_at": time_of(o.at),
     }

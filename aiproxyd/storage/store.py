@@ -4,7 +4,7 @@ A batch of journal lines and the positions behind them are one transaction, so a
 anything restarts. A line that the database cannot take is left out, counted and logged; it must not hold up the others.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -17,7 +17,9 @@ from aiproxyd.exceptions import StorageError
 from aiproxyd.model.observation import Observation
 from aiproxyd.model.outcome import Outcome, UsageSource
 from aiproxyd.model.principal import Principal
+from aiproxyd.pricing import Pricer
 from aiproxyd.storage import schema, users
+from aiproxyd.storage.costs import Repricing, reprice_page
 from aiproxyd.storage.engine import READ_ONLY, create_engine, in_pieces, prepare_sqlite_file, translated, url_of
 from aiproxyd.storage.ingest import ingest, save_positions
 from aiproxyd.storage.queries import InterceptionFilter, list_interceptions, show_interception
@@ -39,7 +41,7 @@ _DATA_STATES = ("22", "23", "54")
 class Store:
     """An open database. Made by `open`."""
 
-    def __init__(self, engine: AsyncEngine, daemon_id: str) -> None:
+    def __init__(self, engine: AsyncEngine, daemon_id: str, pricer: Pricer | None = None) -> None:
         self.rejected_lines = 0
         """Lines that the database could not take, since this store was opened."""
         self.orphaned_lines = 0
@@ -47,10 +49,11 @@ class Store:
         self._engine = engine
         self._reading = engine.execution_options(**{READ_ONLY: True})
         self._daemon_id = daemon_id
+        self._pricer = pricer
         self._seen_users: dict[str, Row] = {}
 
     @classmethod
-    async def open(cls, url: str, *, daemon_id: str = "", create: bool = True) -> Self:
+    async def open(cls, url: str, *, daemon_id: str = "", create: bool = True, pricer: Pricer | None = None) -> Self:
         """Return the store at `url`, brought to the newest schema.
 
         Args:
@@ -58,6 +61,7 @@ class Store:
             daemon_id: Whose journal positions are meant, where several daemons share a database. Segments of different
                 workers never share a name, so that it only keeps the positions tidy.
             create: Whether a missing file is made and an old schema brought up to date; without it either is an error.
+            pricer: Knows what responses cost; without one they are stored without a cost.
 
         Raises:
             StorageError: The database cannot be reached or was made by a newer program.
@@ -66,7 +70,7 @@ class Store:
         is_sqlite = address.get_backend_name() == "sqlite"
         if is_sqlite:
             prepare_sqlite_file(address, create=create)
-        store = cls(create_engine(address), daemon_id)
+        store = cls(create_engine(address), daemon_id, pricer)
         try:
             with translated():
                 if create:
@@ -131,7 +135,7 @@ class Store:
             if isolated:
                 changes = await self._ingest_isolated(connection, lines, rejected)
             else:
-                changes = [await ingest(connection, lines, self._seen_users)]
+                changes = [await ingest(connection, lines, self._seen_users, self._pricer)]
             await save_positions(connection, self._daemon_id, dict(positions))
         self.rejected_lines += len(rejected)
         return changes
@@ -154,7 +158,7 @@ class Store:
         """Write `lines` but for those the database cannot take, found by halving."""
         try:
             async with connection.begin_nested():
-                return [await ingest(connection, lines, self._seen_users)]
+                return [await ingest(connection, lines, self._seen_users, self._pricer)]
         except Exception as exc:  # as in `apply`
             if not _is_data_error(exc):
                 raise
@@ -193,6 +197,28 @@ class Store:
             async with self._engine.begin() as connection:
                 return int((await connection.execute(statement)).rowcount)
 
+    async def reprice(self, pricer: Pricer, since: datetime, *, dry_run: bool) -> Repricing:
+        """Price what was stored since a time again, and keep the amounts before in the rows' history.
+
+        Each page of rows is a transaction of its own; interrupted, it is begun again and finds the rest.
+
+        Args:
+            pricer: Knows the prices of any day.
+            since: Rows of responses from this time on.
+            dry_run: Whether nothing is written.
+
+        Raises:
+            StorageError: The database refused; the pages before are written.
+        """
+        report = Repricing()
+        at = datetime.now(UTC)
+        while True:
+            with translated():
+                async with self._reading.connect() if dry_run else self._engine.begin() as connection:
+                    await reprice_page(connection, pricer, since, report, at=at, dry_run=dry_run)
+            if report.last is None:
+                return report
+
     async def positions(self) -> dict[str, int]:
         """Return how far the journal is applied, by segment.
 
@@ -223,6 +249,16 @@ class Store:
                     await connection.execute(
                         delete(journal_positions).where(columns.daemon_id == self._daemon_id, columns.segment.in_(piece))
                     )
+
+    async def read[T](self, query: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Return what `query` returns; it gets a connection whose transaction only reads.
+
+        Raises:
+            StorageError: The database cannot be read.
+        """
+        with translated():
+            async with self._reading.connect() as connection:
+                return await query(connection)
 
     async def interceptions(self, filter_: InterceptionFilter) -> list[dict[str, Any]]:
         """Return the interceptions that `filter_` lets through, newest first, in the shape of DESIGN §7.

@@ -35,6 +35,9 @@ class UtcDateTime(TypeDecorator[datetime]):
 Document = JSON().with_variant(JSONB(), "postgresql")
 """A JSON object, or for groups an array of strings."""
 
+MaybeDocument = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+"""The same, or null."""
+
 _STILL_OPEN = text("ended_at IS NULL")
 _STILL_UNLINKED = text("correlating_tool_call_id IS NOT NULL AND thread_parent_id IS NULL")
 
@@ -112,6 +115,8 @@ class Interception(_Row, table=True):
     """The first interception of the thread; null for the first itself."""
     credential_kind: str = Field(sa_type=Text)
     credential_hint: str = Field(sa_type=Text)
+    billing: str = Field(sa_column=Column("billing", Text, nullable=False, server_default="metered"))
+    """`metered` or `subscription`."""
     has_prompt: bool
     """Whether there was a prompt, kept or not."""
     started_at: datetime = Field(sa_type=UtcDateTime)
@@ -153,6 +158,12 @@ class TokenUsage(_Row, table=True):
     """Micro-USD; null when it is not known."""
     price_source: str | None = Field(sa_type=Text)
     price_version: str | None = Field(sa_type=Text)
+    cost_basis: str | None = Field(sa_type=Text)
+    """`list_price`, or `list_price_equivalent` where a plan pays and the amount is a comparison."""
+    cost_details: dict[str, Any] | None = Field(sa_column=Column("cost_details", MaybeDocument, nullable=True))
+    """The parts of the amount, each with units and rate, the list's name of the model, and the tier."""
+    cost_history: list[dict[str, Any]] | None = Field(sa_column=Column("cost_history", MaybeDocument, nullable=True))
+    """What the row cost before it was priced again, oldest first."""
     metadata_: dict[str, Any] = _document()
     created_at: datetime = Field(sa_type=UtcDateTime)
 
