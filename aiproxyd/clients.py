@@ -178,3 +178,16 @@ def _detect(user_agent: str, signs: tuple[str, ...]) -> ClientFacts:
 
 _RULES_BY_NAME: Final = {rule.name: rule for rule in RULES}
 _SIGN_HEADERS: Final = tuple(dict.fromkeys(name for rule in RULES for name, _ in rule.headers))
+
+
+_TRACE_PARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.{0,100})?\Z")
+
+
+def trace_parent(headers: Headers) -> str:
+    """Return the client's `traceparent`, or nothing when it sent none, several, or one that is not of that form.
+
+    Source:
+        https://www.w3.org/TR/trace-context/#traceparent-header
+    """
+    values = headers.all("traceparent")
+    return values[0] if len(values) == 1 and _TRACE_PARENT.match(values[0]) else ""

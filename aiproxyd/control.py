@@ -34,6 +34,7 @@ from aiproxyd.supervisor import Supervisor
 from aiproxyd.telemetry.families import create_registry
 from aiproxyd.telemetry.logs import configure_logging, secrets
 from aiproxyd.telemetry.metrics import MetricsSink
+from aiproxyd.telemetry.prices import PriceBook
 
 log = structlog.get_logger("aiproxyd.control")
 
@@ -108,7 +109,8 @@ class Control:
         journal = config.data_dir / "journal"
         _own_folder(journal)
         self._ca = CertificateAuthority.of(config)
-        self._store = await Store.open(config.store_url)
+        self._prices = PriceBook(config.pricing.to_overrides())
+        self._store = await Store.open(config.store_url, pricer=self._prices)
         stack.push_async_callback(self._store.close)
         self._identity = Identity(config.auth.users, self._store)
         self.first_user = await ensure_first_user(self._store, config)
@@ -203,6 +205,7 @@ class Control:
         configure_logging(config.logging.format, config.logging.level)
         self._hide_secrets()
         self._identity.replace_users(config.auth.users)
+        self._prices.replace_overrides(config.pricing.to_overrides())
         self._supervisor.configure(config.for_workers())
         self._supervisor.forget_answers()
         self._apply_providers(table)

@@ -187,6 +187,7 @@ def _connect_settings(config: Config) -> ConnectSettings:
 
 def _tap_settings(config: Config) -> TapSettings:
     return TapSettings(
+        header_labels=tuple(config.metrics.header_labels.items()),
         record_content=config.recording.content is ContentRecording.FULL,
         max_request_body_bytes=config.recording.max_request_body_bytes,
         max_response_body_bytes=config.recording.max_response_body_bytes,

@@ -31,6 +31,8 @@ class TapSettings(msgspec.Struct, frozen=True):
     """A larger request body (decoded) is not read."""
     max_response_body_bytes: int = 16 << 20
     """A larger response document (decoded), or event of a stream, is not read."""
+    header_labels: tuple[tuple[str, str], ...] = ()
+    """Labels of metrics and the lower-case names of the request headers that hold their values."""
 
 
 class AbortedBy(enum.Enum):

@@ -25,6 +25,7 @@ from aiproxyd.model.observation import (
     UnknownEventsSeen,
 )
 from aiproxyd.model.outcome import ErrorType, Outcome, UsageSource
+from aiproxyd.pricing import billing_of
 from aiproxyd.providers.api import Api, RequestFacts, ResponseParser
 from aiproxyd.redaction import credential_hint
 from aiproxyd.wire.content_coding import ContentDecoder
@@ -38,6 +39,7 @@ MAX_ERROR_BODY_BYTES: Final = 64 << 10
 
 MAX_USER_AGENT_CHARACTERS: Final = 512
 MAX_ANOMALY_CHARACTERS: Final = 300
+MAX_LABEL_CHARACTERS: Final = 100
 
 _NOTHING_KNOWN: Final = RequestFacts()
 
@@ -135,6 +137,9 @@ class Interception:
                 client_version=client.version,
                 user_agent=(headers.first("user-agent") or "")[:MAX_USER_AGENT_CHARACTERS],
                 credential_hint=credential_hint(head),
+                billing=billing_of(provider.type, connection.authority.host, head),
+                labels=_labels(settings.header_labels, headers),
+                trace_parent=clients.trace_parent(headers),
                 client_request_id=clients.request_id(headers),
                 connection_id=connection.id,
             )
@@ -159,6 +164,24 @@ class Interception:
                     body.feed(piece)
         except WireError as exc:
             self._give_up_request(f"request {exc}" if body.is_too_large else f"request body: {exc}")
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the provider said that its response is over."""
+        return self._assembly.is_ended
+
+    @property
+    def response_id(self) -> str:
+        """The provider's id of its response; empty until it is known."""
+        return self._assembly.response_id
+
+    def request_unread(self, anomaly: str) -> None:
+        """Take note that the request's body will not be read, and why."""
+        self._give_up_request(anomaly)
+
+    def response_unread(self, anomaly: str) -> None:
+        """Take note that the rest of the response's body will not be read, and why."""
+        self._give_up_response(MalformedBody(anomaly))
 
     def request_end(self) -> None:
         """Take note that the request's body is whole, and describe it."""
@@ -433,6 +456,11 @@ class Interception:
 
     def _since_start(self, at: float | None) -> float | None:
         return None if at is None else round(at - self._started_at, 6)
+
+
+def _labels(wanted: tuple[tuple[str, str], ...], headers: Headers) -> dict[str, str]:
+    """Return the values of the headers that an operator wants as labels, by label."""
+    return {label: value[:MAX_LABEL_CHARACTERS] for label, header in wanted if (value := headers.first(header))}
 
 
 def _decoder_for(headers: Headers) -> ContentDecoder | None:
