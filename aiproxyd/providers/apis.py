@@ -4,9 +4,20 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from aiproxyd.providers import anthropic_messages, openai_chat, openai_responses
-from aiproxyd.providers.api import Api
+import msgspec
 
+from aiproxyd.providers import anthropic_messages, google_generate_content, openai_chat, openai_responses
+from aiproxyd.providers.api import Api
+from aiproxyd.providers.paths import naming_the_model
+
+_ALL: Final = (
+    anthropic_messages.API,
+    google_generate_content.API,
+    openai_chat.API,
+    openai_responses.API,
+)
+
+# At Azure and Vertex the path names the model of a request whose API has it in the body.
 APIS: Final[Mapping[str, Api]] = MappingProxyType(
-    {api.name: api for api in (anthropic_messages.API, openai_chat.API, openai_responses.API)}
+    {api.name: msgspec.structs.replace(api, read_request=naming_the_model(api.read_request)) for api in _ALL}
 )

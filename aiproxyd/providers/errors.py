@@ -2,7 +2,8 @@
 
 Shapes seen: Anthropic `{"type":"error","error":{"type","message"}}`; OpenAI `{"error":{"message","type","code"}}`, with a numeric
 code at OpenRouter; `{"error":"text"}`; flat `{"message","code","type"}` at Mistral and in the Responses API's `error` event;
-`{"detail":…}` at ChatGPT's backend; `[{"error":…}]` at Google; plain text and HTML from what stands in front of them.
+`{"detail":…}` at ChatGPT's backend; `{"error":{"code","message","status"}}` at Google, also in a list; `{"message"}` or `{"Message"}` at
+AWS; plain text and HTML from what stands in front of them.
 
 Source:
     https://platform.claude.com/docs/en/api/errors
@@ -54,6 +55,26 @@ _TYPES: Final[dict[str, ErrorType]] = {
     "timeout_error": ErrorType.TIMEOUT,
     "timeout": ErrorType.TIMEOUT,
     "vector_store_timeout": ErrorType.TIMEOUT,
+    # Google's, from gRPC.
+    "invalid_argument": ErrorType.BAD_REQUEST,
+    "failed_precondition": ErrorType.BAD_REQUEST,
+    "out_of_range": ErrorType.BAD_REQUEST,
+    "not_found": ErrorType.BAD_REQUEST,
+    "unauthenticated": ErrorType.UNAUTHORIZED,
+    "permission_denied": ErrorType.UNAUTHORIZED,
+    "resource_exhausted": ErrorType.RATE_LIMITED,
+    "unavailable": ErrorType.OVERLOADED,
+    "internal": ErrorType.SERVER_ERROR,
+    "deadline_exceeded": ErrorType.TIMEOUT,
+    # Bedrock's.
+    "validationexception": ErrorType.BAD_REQUEST,
+    "throttlingexception": ErrorType.RATE_LIMITED,
+    "modelnotreadyexception": ErrorType.OVERLOADED,
+    "serviceunavailableexception": ErrorType.OVERLOADED,
+    "modeltimeoutexception": ErrorType.TIMEOUT,
+    "modelstreamerrorexception": ErrorType.SERVER_ERROR,
+    "modelerrorexception": ErrorType.SERVER_ERROR,
+    "internalserverexception": ErrorType.SERVER_ERROR,
 }
 
 # A status of these classes says less than a word that says more.
@@ -110,10 +131,12 @@ def _message_and_type(value: object) -> tuple[str, ErrorType | None]:
         if not isinstance(value, dict):
             break
         words[:0] = [value.get("code"), value.get("status"), value.get("type")]
-        text = next((value[key] for key in ("message", "msg") if isinstance(value.get(key), str)), "")
+        text = next((value[key] for key in ("message", "msg", "Message") if isinstance(value.get(key), str)), "")
         message = text or message
         value = value.get("error") or value.get("detail") or value.get("errors")
-    word_type = next((found for word in words if (found := _type_of_word(word)) is not None), None)
+    types = [found for word in words if (found := _type_of_word(word)) is not None]
+    # Google's `code` repeats the HTTP status, and its `status` says more.
+    word_type = next((found for found in types if found in _PRECISE), types[0] if types else None)
     return _cut(message), word_type
 
 

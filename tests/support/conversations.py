@@ -303,3 +303,92 @@ def response_streams(draw: st.DrawFn) -> tuple[dict[str, Any], bytes]:
         ("response.completed", {"type": "response.completed", "response": final}),
     ]
     return found, draw(_written(events, may_omit_names=True))
+
+
+@st.composite
+def gemini_streams(draw: st.DrawFn) -> tuple[dict[str, Any], bytes]:
+    """A summary, and a Gemini stream that says it, as an event stream or as an array."""
+    found: dict[str, Any] = RESULT_DEFAULTS | {"thoughts": [], "tools": [], "response_id": "r1", "response_model": "m"}
+    parts: list[dict[str, Any]] = []
+    in_thought = False
+    for _ in range(draw(st.integers(0, 6))):
+        kind = draw(st.sampled_from(["text", "thought", "functionCall", "executableCode", "inlineData"]))
+        text = draw(_texts)
+        match kind:
+            case "text":
+                parts.append({"text": text})
+                found["text_characters"] += len(text)
+            case "thought":
+                parts.append({"text": text, "thought": True})
+                if text and in_thought:
+                    found["thoughts"][-1]["content"] += text
+                elif text:
+                    found["thoughts"].append({"source": "thinking", "content": text})
+            case "functionCall":
+                arguments = draw(_arguments)
+                call = {"name": draw(_words), "args": _Verbatim(arguments)}
+                call_id = draw(st.sampled_from(["", "fc_1"]))
+                parts.append({"functionCall": call | ({"id": call_id} if call_id else {})})
+                found["tools"].append(
+                    {"name": call["name"], "kind": "function", "arguments": arguments}
+                    | ({"call_id": call_id} if call_id else {})
+                )
+            case "executableCode":
+                code = json.dumps({"language": "PYTHON", "code": text}, separators=(",", ":"))
+                parts.append({"executableCode": _Verbatim(code)})
+                found["tools"].append({"name": "code_execution", "kind": "hosted", "arguments": code})
+            case _:
+                parts.append({"inlineData": {"mimeType": "image/png", "data": text}})
+        # Neither an empty text nor an image ends a thought.
+        in_thought = (in_thought or bool(text)) if kind == "thought" else in_thought and (kind == "inlineData" or not text)
+        in_thought = in_thought and kind not in {"functionCall", "executableCode"}
+    prompt, cached, candidates, thoughts, tool_use = (draw(st.integers(1, 10**6)), *(draw(_counts) for _ in range(4)))
+    figures = {
+        "promptTokenCount": prompt,
+        "cachedContentTokenCount": cached,
+        "candidatesTokenCount": candidates,
+        "thoughtsTokenCount": thoughts,
+        "toolUsePromptTokenCount": tool_use,
+        "totalTokenCount": prompt + candidates + thoughts + tool_use,
+    }
+    found["usage"] = _figures(
+        input_tokens=max(0, prompt - cached) + tool_use,
+        output_tokens=candidates + thoughts,
+        cache_read_input_tokens=cached,
+        reasoning_output_tokens=thoughts,
+    ) | {"extra": {"tool_use_prompt": tool_use}}
+    found |= {"usage_final": True, "finish_reason": "STOP", "ended": True, "complete": True}
+    chunks: list[dict[str, Any]] = []
+    while parts:
+        count = draw(st.integers(1, len(parts)))
+        chunks.append({"candidates": [{"content": {"parts": parts[:count], "role": "model"}, "index": 0}]})
+        parts = parts[count:]
+        if draw(st.booleans()):
+            chunks[-1]["usageMetadata"] = {"promptTokenCount": prompt, "totalTokenCount": prompt}
+    chunks.append({"candidates": [{"finishReason": "STOP"}], "usageMetadata": figures})
+    for chunk in chunks:
+        chunk |= {"responseId": "r1", "modelVersion": "m"}
+    if draw(st.booleans()):
+        chunks = [{"response": chunk, "traceId": "t"} for chunk in chunks]
+    if draw(st.booleans()):
+        return found, draw(_written([("", _written_json(chunk)) for chunk in chunks], may_omit_names=False))
+    return found, b"[" + b",\r\n".join(_written_json(chunk).encode() for chunk in chunks) + b"]"
+
+
+class _Verbatim(str):
+    """JSON text that is written as it is."""
+
+    __slots__ = ()
+
+
+def _written_json(value: Any) -> str:
+    """Return `value` as JSON, compact, with what is verbatim in it left alone."""
+    match value:
+        case _Verbatim():
+            return str(value)
+        case dict():
+            return "{" + ",".join(f"{json.dumps(key)}:{_written_json(item)}" for key, item in value.items()) + "}"
+        case list():
+            return "[" + ",".join(map(_written_json, value)) + "]"
+        case _:
+            return json.dumps(value)

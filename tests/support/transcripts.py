@@ -1,9 +1,11 @@
 """Provider conversations as files, and what a parser must make of each, however its bytes are cut.
 
-`tests/transcripts/<provider>/<api>/<case>/` holds `request.json` (the request's body), `response.bytes` (the response's body
-without content coding), `SOURCE` (which page it is made from) and `expected.yaml`:
+`tests/transcripts/<provider>/<api>/<case>/` holds `request.json` (the request's body; `request.bytes` where it is no JSON),
+`response.bytes` (the response's body without content coding), `SOURCE` (which page it is made from) and `expected.yaml`:
 
-    response: {status, content_type, fill}      fill: {marker, character, count} stands for bytes too many to keep in a file
+    head: {path, content_type}                  of the request, where they are not the API's usual ones
+    response: {status, content_type, headers, fill}
+                                                fill: {marker, character, count} stands for bytes too many to keep in a file
     request: {model, streaming, prompt, correlating_tool_call_id, client_session_id, metadata, anomaly}
     result: {response_id, response_model, text_characters, thoughts, tools, usage, usage_final, usage_metadata, finish_reason,
              ended, complete, error, unknown, malformed}
@@ -37,7 +39,7 @@ from aiproxyd.model.events import (
     UnknownEvent,
     UsageReported,
 )
-from aiproxyd.model.head import Headers, RequestHead
+from aiproxyd.model.head import Headers, RequestHead, ResponseHead
 from aiproxyd.model.usage import TokenUsage
 from aiproxyd.providers.api import Api, RequestFacts, ResponseParser
 from aiproxyd.providers.apis import APIS
@@ -47,12 +49,13 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent / "transcripts"
 MAX_EVENT_BYTES = 16 << 20
 """Limit of one event, and of a document, in these runs."""
 
-_API_NAMES = {
-    "messages": "anthropic.messages",
-    "chat_completions": "openai.chat_completions",
-    "responses": "openai.responses",
+_APIS = {
+    "messages": ("anthropic.messages", "/v1/messages"),
+    "chat_completions": ("openai.chat_completions", "/v1/chat/completions"),
+    "responses": ("openai.responses", "/v1/responses"),
+    "generate_content": ("google.generate_content", "/v1beta/models/gemini-2.5-pro:generateContent"),
 }
-_PATHS = {"messages": "/v1/messages", "chat_completions": "/v1/chat/completions", "responses": "/v1/responses"}
+"""By folder: the API's name, and the path of its requests."""
 
 _REQUEST_DEFAULTS: dict[str, Any] = {
     "model": "",
@@ -88,10 +91,13 @@ class Transcript:
     provider: str
     api_folder: str
     case: str
+    path: str
+    request_content_type: str
     request: bytes
     response: bytes
     status: int
     content_type: str
+    headers: dict[str, str]
     expected_request: dict[str, Any]
     expected_result: dict[str, Any]
     source: str
@@ -104,12 +110,13 @@ class Transcript:
     @property
     def api(self) -> Api:
         """The API that reads it."""
-        return APIS[_API_NAMES[self.api_folder]]
+        return APIS[_APIS[self.api_folder][0]]
 
     @property
     def is_stream(self) -> bool:
-        """Whether the response is an event stream."""
-        return self.content_type.startswith("text/event-stream")
+        """Whether the response is streamed, by its content type as the tap sees it."""
+        content_type = self.content_type.partition(";")[0]
+        return content_type in self.api.stream_types or (self.api.streams_json and self.expected_request["streaming"])
 
     def parser(self, max_bytes: int = MAX_EVENT_BYTES) -> ResponseParser:
         """Return a fresh parser of the response."""
@@ -117,7 +124,12 @@ class Transcript:
 
     def head(self) -> RequestHead:
         """Return the head of the request."""
-        return RequestHead("POST", _PATHS[self.api_folder], Headers([("content-type", "application/json")]))
+        return RequestHead("POST", self.path, Headers([("content-type", self.request_content_type)]))
+
+    def head_events(self) -> list[StreamEvent]:
+        """Return what the head of the response says."""
+        headers = [("content-type", self.content_type), *self.headers.items()]
+        return [] if self.api.read_head is None else self.api.read_head(ResponseHead(self.status, Headers(headers)))
 
 
 @functools.cache
@@ -129,7 +141,7 @@ def transcripts(api_folder: str | None = None) -> tuple[Transcript, ...]:
 
 def _load(folder: pathlib.Path) -> Transcript:
     expected = yaml.safe_load((folder / "expected.yaml").read_text("utf-8"))
-    about = expected.get("response", {})
+    about, head = expected.get("response", {}), expected.get("head", {})
     response = (folder / "response.bytes").read_bytes()
     if fill := about.get("fill"):
         response = response.replace(fill["marker"].encode(), fill["character"].encode() * fill["count"])
@@ -140,10 +152,13 @@ def _load(folder: pathlib.Path) -> Transcript:
         provider=folder.parent.parent.name,
         api_folder=folder.parent.name,
         case=folder.name,
-        request=(folder / "request.json").read_bytes(),
+        path=head.get("path", _APIS[folder.parent.name][1]),
+        request_content_type=head.get("content_type", "application/json"),
+        request=next(folder.glob("request.*")).read_bytes(),
         response=response,
         status=about.get("status", 200),
         content_type=about.get("content_type", "text/event-stream"),
+        headers=about.get("headers", {}),
         expected_request=_REQUEST_DEFAULTS | expected.get("request", {}),
         expected_result=RESULT_DEFAULTS | expected.get("result", {}),
         source=(folder / "SOURCE").read_text("utf-8"),
@@ -180,6 +195,7 @@ def result(transcript: Transcript, chunks: Iterable[bytes] | None = None) -> tup
         events: list[StreamEvent] = [transcript.api.read_error(transcript.status, transcript.response)]
         return summary(events, None, ""), events
     events, failure = parse(transcript.parser(), [transcript.response] if chunks is None else chunks)
+    events = transcript.head_events() + events
     return summary(events, failure, transcript.expected_result["malformed"]), events
 
 

@@ -43,6 +43,10 @@ from aiproxyd.providers.errors import decoded_error, read_error, reported_error
         (503, "openai", b"<!doctype html>", "server_error", "Service Unavailable"),
         (503, "openai", b'{"error": {"mess', "server_error", "Service Unavailable"),
         (200, "openai", {"error": {"message": "m"}}, "unknown", "m"),
+        (503, "google", {"error": {"code": 503, "message": "m", "status": "UNAVAILABLE"}}, "overloaded", "m"),
+        (500, "google", {"error": {"code": 500, "message": "m", "status": "INTERNAL"}}, "server_error", "m"),
+        (400, "google", [{"error": {"code": 400, "message": "m", "status": "INVALID_ARGUMENT"}}], "bad_request", "m"),
+        (403, "bedrock", {"Message": "m"}, "unauthorized", "m"),
     ],
 )
 def test_an_error_status_and_its_body(status: int, provider_type: str, body: Any, error_type: str, message: str | None) -> None:
