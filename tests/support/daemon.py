@@ -275,8 +275,8 @@ class Daemon:
 
     @property
     def listen(self) -> str:
-        """`host:port` of the proxy."""
-        return str(self.run["listen"][0])
+        """`host:port` of the proxy; while it is down, where it will be again."""
+        return str(self.run.get("listen", [self.config["listen"]])[0])
 
     @property
     def port(self) -> int:
@@ -285,8 +285,8 @@ class Daemon:
 
     @property
     def admin_listen(self) -> str:
-        """`host:port` of the admin server."""
-        return str(self.run["admin"])
+        """`host:port` of the admin server; while it is down, where it will be again."""
+        return str(self.run.get("admin", self.config["admin"]["listen"]))
 
     @property
     def admin_url(self) -> str:
