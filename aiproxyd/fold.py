@@ -20,9 +20,18 @@ from aiproxyd.storage.store import Store
 
 log = structlog.get_logger("aiproxyd.fold")
 
-# How long a line waits at most before it is looked for.
+# How long a line waits before it is looked for: at first, and at most, when nothing has come for a while. An idle daemon spends
+# about 2 ms of CPU a second on looking.
 LIVE_INTERVAL_SECONDS = 0.1
+MAX_LIVE_INTERVAL_SECONDS = 0.5
 STORE_INTERVAL_SECONDS = 0.25
+MAX_STORE_INTERVAL_SECONDS = 1.0
+
+# A batch of so many lines is taken at once, without waiting for more.
+MANY_LINES = 500
+
+# How often dead workers and consumed segments are looked for: it means a try at every worker's lock.
+TIDY_INTERVAL_SECONDS = 1.0
 
 FIRST_RETRY_SECONDS = 0.25
 MAX_RETRY_SECONDS = 5.0
@@ -61,6 +70,7 @@ class Fold:
         self._live = Follower(folder, positions)
         self._stored = Follower(folder, positions)
         self._behind_since: float | None = None
+        self._live_tidied_at = self._store_tidied_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -78,43 +88,49 @@ class Fold:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with contextlib.suppress(OSError):
-            while self._read_live():
+            while self._read_live(tidies=True):
                 pass
         try:
             async with asyncio.timeout(timeout_seconds):
                 # The batch that was under way when its task was cancelled may or may not have got through.
                 await self._rewind()
-                while await self._write_store():
+                while await self._write_store(tidies=True):
                     pass
         except (TimeoutError, StorageError, OSError) as exc:
             log.warning("the store has not got every record; the journal keeps the rest", error=str(exc) or "time is over")
 
     async def _run_live(self) -> None:
+        interval_seconds = LIVE_INTERVAL_SECONDS
         while True:
             try:
                 more = self._read_live()
             except OSError as exc:
                 log.error("the journal cannot be read", error=str(exc))
                 more = False
-            await asyncio.sleep(0 if more else LIVE_INTERVAL_SECONDS)
+            interval_seconds = LIVE_INTERVAL_SECONDS if more else min(interval_seconds * 1.5, MAX_LIVE_INTERVAL_SECONDS)
+            await asyncio.sleep(0 if more else interval_seconds)
 
-    def _read_live(self) -> bool:
+    def _read_live(self, *, tidies: bool = False) -> bool:
         batch = self._live.read()
         for worker_id, observation in batch.lines:
             for sink in self._sinks:
                 sink.observe(worker_id, observation)
         self._live.mark_applied(batch.positions)
-        for worker_id in self._live.lost_workers():
-            for sink in self._sinks:
-                sink.worker_lost(worker_id)
-            self._live.forget(worker_id)
+        now = time.monotonic()
+        if tidies or now - self._live_tidied_at >= TIDY_INTERVAL_SECONDS:
+            self._live_tidied_at = now
+            for worker_id in self._live.lost_workers():
+                for sink in self._sinks:
+                    sink.worker_lost(worker_id)
+                self._live.forget(worker_id)
         return bool(batch)
 
     async def _run_store(self) -> None:
         retry_seconds = FIRST_RETRY_SECONDS
+        interval_seconds = STORE_INTERVAL_SECONDS
         while True:
             try:
-                more = await self._write_store()
+                lines = await self._write_store()
             except (StorageError, OSError) as exc:
                 if not self.store_error:
                     log.error("the store does not take records; the journal keeps them", error=str(exc))
@@ -128,9 +144,11 @@ class Fold:
                 log.info("the store takes records again")
                 self.store_error = ""
             retry_seconds = FIRST_RETRY_SECONDS
-            if not more:
+            interval_seconds = STORE_INTERVAL_SECONDS if lines else min(interval_seconds * 1.5, MAX_STORE_INTERVAL_SECONDS)
+            if not lines:
                 self._behind_since = None
-                await asyncio.sleep(STORE_INTERVAL_SECONDS)
+            # While lines come, one transaction an interval is cheaper than many; far behind there is nothing to wait for.
+            await asyncio.sleep(0 if lines >= MANY_LINES else interval_seconds)
 
     async def _rewind(self) -> None:
         """Stand where the store does: a transaction whose answer was lost may have been committed."""
@@ -139,8 +157,8 @@ class Fold:
         except StorageError:
             self._stored.rewind()
 
-    async def _write_store(self) -> bool:
-        """Apply one batch; return whether there was one."""
+    async def _write_store(self, *, tidies: bool = False) -> int:
+        """Apply one batch; return the number of its lines."""
         batch = self._stored.read()
         if batch:
             started = time.monotonic()
@@ -149,10 +167,14 @@ class Fold:
             await self._store.apply(batch.lines, batch.positions, starts=batch.starts)
             self._stored.mark_applied(batch.positions)
             self.on_store_write(time.monotonic() - started, len(batch.lines))
+        now = time.monotonic()
+        if not tidies and now - self._store_tidied_at < TIDY_INTERVAL_SECONDS:
+            return len(batch.lines)
+        self._store_tidied_at = now
         for worker_id in self._stored.lost_workers():
             await self._store.end_interrupted(worker_id, time.time())
             self._stored.forget(worker_id)
         removed = self._stored.remove_consumed(self._live.positions)
         if removed:
             await self._store.forget_positions(removed)
-        return bool(batch)
+        return len(batch.lines)
