@@ -1,0 +1,381 @@
+"""Reads sessions: interceptions that share a session id and a user, newest activity first, and one session with its threads.
+
+Facts: a session is active at the start of its newest request with a prompt, else at its first request. Only requests that have
+ended count, and of those only the ones that the selection lets through.
+
+Strategy: grouping every row to show a hundred sessions would read the whole table. Instead the rows are walked newest first, from
+an index, in pieces. A session that has not been met when the walk is at T has all its rows before T, so it was not active after
+T: whatever was met and was active after T is in its final place.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Row, case, func, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from aiproxyd.storage.queries import interceptions_by_id
+from aiproxyd.storage.selection import Selection, conditions_of
+from aiproxyd.storage.tables import interceptions, token_usages, user_prompts, users
+
+MAX_LIMIT = 1000
+DEFAULT_LIMIT = 100
+MAX_THREADS = 200
+DEFAULT_THREADS = 50
+
+# Rows of a piece: the first for each wanted session, then twice as many each time.
+_ROWS_A_SESSION = 8
+_MAX_PIECE = 20_000
+
+# Keys of a statement: two variables each, far below SQLite's 32,766.
+_KEYS_A_STATEMENT = 500
+
+_JsonObject = dict[str, Any]
+
+
+class Key(NamedTuple):
+    """What makes a session one."""
+
+    session_id: str
+    initiator_id: str
+
+
+class Place(NamedTuple):
+    """Where a session stands in a list; lists are in descending order of it."""
+
+    last_active_at: datetime
+    session_id: str
+    initiator_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionThreads:
+    """A page of one session."""
+
+    summary: _JsonObject
+    """As in a list."""
+    token_metadata: dict[str, int | float]
+    threads: list[tuple[str, list[_JsonObject]]]
+    """Id and interceptions with all that belongs to them, both oldest first."""
+    has_earlier: bool
+    has_later: bool
+
+
+_columns = interceptions.c
+_key = (_columns.session_id, _columns.initiator_id)
+_ended = _columns.ended_at.is_not(None)
+_last_active = func.coalesce(func.max(case((_columns.has_prompt, _columns.started_at))), func.min(_columns.started_at))
+_thread_id = func.coalesce(_columns.thread_root_id, _columns.id)
+
+
+async def list_sessions(
+    connection: AsyncConnection,
+    selection: Selection,
+    *,
+    limit: int = DEFAULT_LIMIT,
+    offset: int = 0,
+    after: Place | None = None,
+) -> list[_JsonObject]:
+    """Return sessions that have an interception `selection` lets through, the last active first.
+
+    Args:
+        connection: Only reads.
+        selection: Which interceptions count.
+        limit: How many sessions at most.
+        offset: How many to leave out at the beginning.
+        after: Where the page before ended.
+    """
+    conditions = [_ended, *await conditions_of(connection, selection)]
+    places = await _walk(connection, conditions, limit + offset, after)
+    return await _summaries(connection, [Key(place.session_id, place.initiator_id) for place in places[offset:]], conditions)
+
+
+async def place_of(connection: AsyncConnection, selection: Selection, session_id: str, initiator: str = "") -> Place | None:
+    """Return where a session stands among those of `selection`, or None when it is not among them.
+
+    Args:
+        connection: Only reads.
+        selection: That of the list.
+        session_id: The session's.
+        initiator: Tells users apart who share a session id; the last active one when empty.
+    """
+    conditions = [_ended, *await conditions_of(connection, selection), _columns.session_id == session_id]
+    if initiator:
+        conditions.append(_columns.initiator_id == initiator)
+    statement = select(*_key, _last_active.label("last_active_at")).where(*conditions).group_by(*_key)
+    rows = await connection.execute(statement)
+    return max((Place(_time(row.last_active_at), row.session_id, row.initiator_id) for row in rows), default=None)
+
+
+async def count_sessions(connection: AsyncConnection, selection: Selection) -> int:
+    """Return how many sessions `list_sessions` would list without a limit."""
+    keys = select(*_key).where(_ended, *await conditions_of(connection, selection)).distinct().subquery()
+    return int((await connection.execute(select(func.count()).select_from(keys))).scalar_one())
+
+
+async def show_session(
+    connection: AsyncConnection,
+    id_: str,
+    *,
+    initiator: str = "",
+    after_id: str = "",
+    before_id: str = "",
+    limit: int = DEFAULT_THREADS,
+) -> SessionThreads | None:
+    """Return a session with a page of its threads, or None when there is none.
+
+    Args:
+        connection: Only reads.
+        id_: The session's, or that of an interception in it.
+        initiator: Id of the user, where several share the session id; the last active one when empty.
+        after_id: Only threads behind this one.
+        before_id: Only threads before this one, the nearest to it.
+        limit: How many threads at most.
+
+    Raises:
+        LookupError: The cursor is no thread of the session; the argument is the cursor.
+    """
+    place = await place_of(connection, Selection(), id_, initiator)
+    if place is None:
+        row = (await connection.execute(select(*_key).where(_columns.id == id_))).first()
+        place = None if row is None else await place_of(connection, Selection(), row.session_id, initiator or row.initiator_id)
+    if place is None:
+        return None
+    key = Key(place.session_id, place.initiator_id)
+    within = [_ended, _columns.session_id == key.session_id, _columns.initiator_id == key.initiator_id]
+    began = func.min(_columns.started_at)
+    statement = select(_thread_id.label("id")).where(*within).group_by(_thread_id).order_by(began, _thread_id)
+    ids = list((await connection.execute(statement)).scalars())
+    first, last = _page(ids, after_id, before_id, limit)
+    page = ids[first:last]
+    members = await _members(connection, within, page)
+    summary = (await _summaries(connection, [key], [_ended]))[0]
+    return SessionThreads(
+        summary=summary,
+        token_metadata=await _token_metadata(connection, within),
+        threads=[(id_, members[id_]) for id_ in page],
+        has_earlier=first > 0,
+        has_later=last < len(ids),
+    )
+
+
+def sum_of_figures(documents: Iterable[Mapping[str, Any]]) -> dict[str, int | float]:
+    """Return the sums of the numbers in `documents`, keys of nested objects joined with dots; what is no number is left out."""
+    sums: dict[str, int | float] = {}
+
+    def add(prefix: str, document: Mapping[str, Any]) -> None:
+        for name, value in document.items():
+            if isinstance(value, Mapping):
+                add(f"{prefix}{name}.", value)
+            elif isinstance(value, int | float) and not isinstance(value, bool):
+                sums[prefix + name] = sums.get(prefix + name, 0) + value
+
+    for document in documents:
+        add("", document)
+    return dict(sorted(sums.items()))
+
+
+def _page(ids: Sequence[str], after_id: str, before_id: str, limit: int) -> tuple[int, int]:
+    """Return where the page begins and ends in `ids`."""
+    cursor = after_id or before_id
+    if cursor and cursor not in ids:
+        raise LookupError(cursor)
+    if before_id:
+        last = ids.index(before_id)
+        return max(0, last - limit), last
+    first = ids.index(after_id) + 1 if after_id else 0
+    return first, min(len(ids), first + limit)
+
+
+async def _members(
+    connection: AsyncConnection, within: Sequence[ColumnElement[Any]], threads: Sequence[str]
+) -> dict[str, list[_JsonObject]]:
+    if not threads:
+        return {}
+    statement = select(_columns.id, _thread_id.label("thread_id")).where(*within, _thread_id.in_(threads))
+    statement = statement.order_by(_columns.started_at, _columns.id)
+    rows = (await connection.execute(statement)).all()
+    found = {record["id"]: record for record in await interceptions_by_id(connection, [row.id for row in rows])}
+    members = defaultdict(list)
+    for row in rows:
+        members[row.thread_id].append(found[row.id])
+    return members
+
+
+async def _token_metadata(connection: AsyncConnection, within: Sequence[ColumnElement[Any]]) -> dict[str, int | float]:
+    tokens = token_usages.c
+    statement = select(tokens.metadata).join(interceptions, _columns.id == tokens.interception_id).where(*within)
+    return sum_of_figures((await connection.execute(statement)).scalars())
+
+
+async def _walk(
+    connection: AsyncConnection, conditions: Sequence[ColumnElement[Any]], wanted: int, after: Place | None
+) -> list[Place]:
+    """Return the first `wanted` places behind `after`, in order."""
+    statement = select(_columns.id, *_key, _columns.started_at, _columns.has_prompt).where(*conditions)
+    statement = statement.order_by(_columns.started_at.desc(), _columns.id.desc())
+    places: dict[Key, Place] = {}
+    if after is not None:
+        # A session that was active at L has a row that began at L.
+        statement = statement.where(_columns.started_at <= after.last_active_at)
+    at: tuple[datetime, str] | None = None
+    size = min(_MAX_PIECE, wanted * _ROWS_A_SESSION)
+    while True:
+        piece = statement if at is None else statement.where(tuple_(_columns.started_at, _columns.id) < at)
+        rows = (await connection.execute(piece.limit(size))).all()
+        unknown = set()
+        for row in rows:
+            key = Key(row.session_id, row.initiator_id)
+            if key in places or key in unknown:
+                continue
+            if row.has_prompt and after is None:
+                places[key] = Place(row.started_at, *key)
+            else:
+                unknown.add(key)
+        places |= await _places(connection, unknown, conditions)
+        met = sorted((place for place in places.values() if after is None or place < after), reverse=True)
+        if len(rows) < size:
+            return met[:wanted]
+        at = (rows[-1].started_at, rows[-1].id)
+        if len(met) >= wanted and met[wanted - 1].last_active_at > at[0]:
+            return met[:wanted]
+        size = min(_MAX_PIECE, size * 2)
+
+
+async def _places(
+    connection: AsyncConnection, keys: Iterable[Key], conditions: Sequence[ColumnElement[Any]]
+) -> dict[Key, Place]:
+    places = {}
+    for piece in _pieces(sorted(keys)):
+        statement = select(*_key, _last_active.label("last_active_at")).where(*conditions, _among(piece)).group_by(*_key)
+        for row in await connection.execute(statement):
+            key = Key(row.session_id, row.initiator_id)
+            places[key] = Place(_time(row.last_active_at), *key)
+    # Rows of other users of a session id come along; they are met on their own.
+    return {key: places[key] for key in keys if key in places}
+
+
+async def _summaries(
+    connection: AsyncConnection, keys: Sequence[Key], conditions: Sequence[ColumnElement[Any]]
+) -> list[_JsonObject]:
+    found: dict[Key, _JsonObject] = {}
+    for piece in _pieces(keys):
+        within = [*conditions, _among(piece)]
+        for row in await connection.execute(_totals(within)):
+            found[Key(row.session_id, row.initiator_id)] = _summary(row)
+        for row in await connection.execute(select(*_key, _columns.provider, _columns.model).where(*within).distinct()):
+            summary = found[Key(row.session_id, row.initiator_id)]
+            _insert(summary["providers"], row.provider)
+            _insert(summary["models"], row.model)
+        for row in await connection.execute(_token_totals(within)):
+            summary = found[Key(row.session_id, row.initiator_id)]
+            summary["token_usage_summary"] = {name: int(getattr(row, name)) for name in _FIGURES}
+            summary["cost_micros"] = None if row.cost_micros is None else int(row.cost_micros)
+        for row in await connection.execute(_firsts(within)):
+            found[Key(row.session_id, row.initiator_id)] |= {"client": row.client, "metadata": row.metadata}
+        for row in await connection.execute(_last_prompts(within)):
+            found[Key(row.session_id, row.initiator_id)]["last_prompt"] = row.prompt
+    return [found[key] for key in keys if key in found]
+
+
+_FIGURES = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens")
+
+
+def _totals(within: Sequence[ColumnElement[Any]]) -> Any:
+    return (
+        select(
+            *_key,
+            # One a user, whichever the database takes.
+            func.max(users.c.name).label("name"),
+            func.min(_columns.started_at).label("started_at"),
+            func.max(_columns.ended_at).label("ended_at"),
+            _last_active.label("last_active_at"),
+            func.count().label("interceptions"),
+            func.count(case((_columns.thread_root_id.is_(None), 1))).label("threads"),
+            func.count(case((_columns.outcome != "completed", 1))).label("failures"),
+        )
+        .select_from(interceptions.outerjoin(users, users.c.id == _columns.initiator_id))
+        .where(*within)
+        .group_by(*_key)
+    )
+
+
+def _token_totals(within: Sequence[ColumnElement[Any]]) -> Any:
+    tokens = token_usages.c
+    sums = [func.sum(tokens[name]).label(name) for name in (*_FIGURES, "cost_micros")]
+    joined = interceptions.join(token_usages, tokens.interception_id == _columns.id)
+    return select(*_key, *sums).select_from(joined).where(*within).group_by(*_key)
+
+
+def _firsts(within: Sequence[ColumnElement[Any]]) -> Any:
+    number = func.row_number().over(partition_by=_key, order_by=(_columns.started_at, _columns.id)).label("number")
+    ranked = select(*_key, _columns.id, number).where(*within).subquery()
+    joined = interceptions.join(ranked, ranked.c.id == _columns.id)
+    return select(*_key, _columns.client, _columns.metadata).select_from(joined).where(ranked.c.number == 1)
+
+
+def _last_prompts(within: Sequence[ColumnElement[Any]]) -> Any:
+    order = (_columns.started_at.desc(), _columns.id.desc())
+    number = func.row_number().over(partition_by=_key, order_by=order).label("number")
+    ranked = select(*_key, _columns.id, number).where(*within, _columns.has_prompt).subquery()
+    joined = ranked.join(user_prompts, user_prompts.c.interception_id == ranked.c.id)
+    return (
+        select(ranked.c.session_id, ranked.c.initiator_id, user_prompts.c.prompt)
+        .select_from(joined)
+        .where(ranked.c.number == 1)
+    )
+
+
+def _summary(row: Row[Any]) -> _JsonObject:
+    name = row.name or ""
+    return {
+        "id": row.session_id,
+        "initiator": {"id": row.initiator_id, "username": name, "name": name, "avatar_url": ""},
+        "providers": [],
+        "models": [],
+        "client": "Unknown",
+        "metadata": {},
+        "started_at": text_of_time(_time(row.started_at)),
+        "ended_at": text_of_time(_time(row.ended_at)),
+        "threads": row.threads,
+        "interceptions": row.interceptions,
+        "failures": row.failures,
+        "token_usage_summary": dict.fromkeys(_FIGURES, 0),
+        "cost_micros": None,
+        "last_prompt": None,
+        "last_active_at": text_of_time(_time(row.last_active_at)),
+        # Coder's agent firewall counts these; there is none here.
+        "network_calls": {"total": 0, "blocked": 0},
+    }
+
+
+def _insert(values: list[str], value: str) -> None:
+    if value and value not in values:
+        values.append(value)
+        values.sort()
+
+
+def _among(keys: Sequence[Key]) -> ColumnElement[Any]:
+    # By session alone, and by user besides: an index leads to the session, and row values would not use it.
+    sessions = sorted({key.session_id for key in keys})
+    initiators = sorted({key.initiator_id for key in keys})
+    return _columns.session_id.in_(sessions) & _columns.initiator_id.in_(initiators)
+
+
+def _pieces(keys: Sequence[Key]) -> Iterable[Sequence[Key]]:
+    for start in range(0, len(keys), _KEYS_A_STATEMENT):
+        yield keys[start : start + _KEYS_A_STATEMENT]
+
+
+def text_of_time(value: datetime) -> str:
+    """Return a time in UTC as RFC 3339."""
+    return value.isoformat().replace("+00:00", "Z")
+
+
+def _time(value: Any) -> datetime:
+    """Return what an aggregate of times gives: SQLAlchemy keeps the column's type through min and max."""
+    assert isinstance(value, datetime)
+    return value
