@@ -75,6 +75,7 @@ class SeenRequest:
         self.aborted: AbortedBy | None = None
         self.detail = ""
         self.is_over = False
+        self.is_upgraded = False
 
     def _note(self, call: str) -> None:
         if not self.calls or self.calls[-1] != call:
