@@ -63,13 +63,37 @@ def default_data_dir() -> Path:
     return (Path(state) if state else Path.home() / ".local" / "state") / "aiproxyd"
 
 
+class AdminTokenConfig(Section):
+    """A token that opens the admin server to one person or program."""
+
+    name: str = Field(min_length=1, max_length=120)
+    """Who has it; the log names them when they read content."""
+    token_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Lower-case hex of the token's SHA-256."""
+    role: Literal["viewer", "auditor", "admin"] = "viewer"
+    """`viewer` sees figures alone, `auditor` content too, `admin` also changes users and reloads."""
+
+
 class AdminConfig(Section):
-    """The admin server: metrics, health, records."""
+    """The admin server: metrics, health, records, the page."""
 
     listen: ListenAddress = restart("127.0.0.1:8889")
     """Address and port."""
     token: SecretStr | None = None
-    """Bearer token for everything but `/healthz`, `/readyz` and `/ca-cert.pem`. Required when `listen` is not loopback."""
+    """Bearer token for everything but `/healthz`, `/readyz` and `/ca-cert.pem`, with the role `admin`. It or one of `tokens` is
+    required when `listen` is not loopback."""
+    tokens: tuple[AdminTokenConfig, ...] = ()
+    """Further tokens, each with a name and a role."""
+
+    @field_validator("tokens")
+    @classmethod
+    def _unique(cls, tokens: tuple[AdminTokenConfig, ...]) -> tuple[AdminTokenConfig, ...]:
+        for field in ("name", "token_sha256"):
+            values = [getattr(token, field) for token in tokens]
+            if len(set(values)) < len(values):
+                message = f"two tokens have the same {field}"
+                raise ValueError(message)
+        return tokens
 
 
 class CaConfig(Section):
@@ -262,6 +286,21 @@ class LoggingConfig(Section):
     """`auto` is `human` on a terminal and `json` elsewhere."""
     level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe level that is written."""
+    structured_interceptions: str = restart("off")
+    """Whether what is recorded is also written as log lines `interception log`, prompts, tool arguments and reasoning included:
+    `off`, `stderr`, or the absolute path of a file (in JSON unless `format` is `human`)."""
+    structured_interceptions_max_bytes: int = restart(100 << 20, ge=1 << 16)
+    """Size at which that file is put aside as `FILE.1` and begun again."""
+    structured_interceptions_files: int = restart(5, ge=1, le=1000)
+    """How many files that were put aside are kept."""
+
+    @field_validator("structured_interceptions")
+    @classmethod
+    def _destination(cls, destination: str) -> str:
+        if destination in {"off", "stderr"} or Path(destination).is_absolute():
+            return destination
+        message = f"{destination!r} is neither off nor stderr nor an absolute path"
+        raise ValueError(message)
 
 
 class Config(Section):
@@ -313,7 +352,7 @@ class Config(Section):
                 message = f"providers: two entries are named {name!r}"
                 raise ValueError(message)
         host = self.admin.listen.rpartition(":")[0].strip("[]")
-        if self.admin.token is None and not (host and ipaddress.ip_address(host).is_loopback):
+        if not (self.admin.token or self.admin.tokens) and not (host and ipaddress.ip_address(host).is_loopback):
             message = "admin.token: required because admin.listen is not a loopback address"
             raise ValueError(message)
         return self
