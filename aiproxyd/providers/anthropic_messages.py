@@ -150,7 +150,7 @@ class _OpenTool:
         self.has_arguments = False
 
 
-class _Reader:
+class MessageReader:
     """One message, streamed or not."""
 
     __slots__ = ("_ended", "_failed", "_final", "_open", "_stop_reason", "_usage")
@@ -374,7 +374,7 @@ API: Final = Api(
     name="anthropic.messages",
     operation="chat",
     read_request=_read_request,
-    stream_parser=lambda max_event_bytes: EventStreamBody(max_event_bytes, _Reader()),
-    document_parser=lambda max_body_bytes: DocumentBody(max_body_bytes, _Reader().read_document),
+    stream_parser=lambda max_event_bytes: EventStreamBody(max_event_bytes, MessageReader()),
+    document_parser=lambda max_body_bytes: DocumentBody(max_body_bytes, MessageReader().read_document),
     read_error=_read_error,
 )

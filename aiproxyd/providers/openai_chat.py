@@ -134,7 +134,7 @@ class _ChoiceState:
         self.reasoning: int | None = None
 
 
-class _Reader:
+class CompletionReader:
     """One completion, streamed or not."""
 
     __slots__ = (
@@ -391,7 +391,7 @@ API: Final = Api(
     name="openai.chat_completions",
     operation="chat",
     read_request=_read_request,
-    stream_parser=lambda max_event_bytes: EventStreamBody(max_event_bytes, _Reader()),
-    document_parser=lambda max_body_bytes: DocumentBody(max_body_bytes, _Reader().read_document),
+    stream_parser=lambda max_event_bytes: EventStreamBody(max_event_bytes, CompletionReader()),
+    document_parser=lambda max_body_bytes: DocumentBody(max_body_bytes, CompletionReader().read_document),
     read_error=_read_error,
 )
