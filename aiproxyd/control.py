@@ -35,6 +35,7 @@ from aiproxyd.telemetry.families import create_registry
 from aiproxyd.telemetry.logs import configure_logging, secrets
 from aiproxyd.telemetry.metrics import MetricsSink
 from aiproxyd.telemetry.prices import PriceBook
+from aiproxyd.telemetry.troubles import TroubleLog
 
 log = structlog.get_logger("aiproxyd.control")
 
@@ -128,7 +129,7 @@ class Control:
         self._metrics = MetricsSink(registry)
         self._metrics.set_ca_expiry(self._ca.certificate.not_valid_after_utc.timestamp())
         self._apply_providers(self._table)
-        self._fold = Fold(journal, self._store, [self._metrics], await self._store.positions())
+        self._fold = Fold(journal, self._store, [self._metrics, TroubleLog()], await self._store.positions())
         self._fold.on_store_write = self._metrics.store_written
         self._fold.on_store_error = self._metrics.store_failed
         self._metrics_registry = registry

@@ -1,0 +1,64 @@
+"""Failed handshakes are said once a minute, with the remedy."""
+
+import pytest
+from structlog.testing import capture_logs
+
+from aiproxyd.model.observation import ClientTlsFailed, RecordsLost, UpstreamTlsFailed
+from aiproxyd.telemetry.troubles import MAX_KNOWN, TroubleLog
+
+
+def client(at=0.0, host="api.anthropic.com", reason="unknown_ca"):
+    return ClientTlsFailed(at=at, host=host, reason=reason)
+
+
+def heard(*observations):
+    troubles = TroubleLog()
+    with capture_logs() as lines:
+        for observation in observations:
+            troubles.observe("w", observation)
+        troubles.worker_lost("w")
+    return lines
+
+
+def test_a_client_that_does_not_trust_us_is_told_how_to():
+    (line,) = heard(client())
+    assert line["log_level"] == "warning"
+    assert line["host"] == "api.anthropic.com"
+    assert line["reason"] == "unknown_ca"
+    assert "aiproxyd env" in line["remedy"]
+
+
+def test_a_provider_that_we_do_not_trust_is_told_how_to():
+    (line,) = heard(UpstreamTlsFailed(at=0.0, host="h", provider="p", reason="untrusted", detail="self-signed"))
+    assert "egress.trusted_ca_file" in line["remedy"]
+    assert line["detail"] == "self-signed"
+
+
+@pytest.mark.parametrize(
+    "observation",
+    [client(reason="timeout"), UpstreamTlsFailed(at=0.0, host="h", provider="p", reason="expired")],
+)
+def test_what_no_setting_helps_against_has_no_remedy(observation):
+    (line,) = heard(observation)
+    assert "remedy" not in line
+
+
+def test_the_same_trouble_is_said_once_a_minute_with_how_often_it_was_met():
+    lines = heard(*(client(at=float(second)) for second in range(0, 121, 10)))
+    assert [line["again"] for line in lines] == [0, 5, 5]
+
+
+def test_different_troubles_are_said_apart():
+    assert len(heard(client(), client(host="other"), client(reason="closed"))) == 3
+
+
+def test_what_is_kept_in_mind_is_bounded():
+    troubles = TroubleLog()
+    with capture_logs():
+        for number in range(MAX_KNOWN + 10):
+            troubles.observe("w", client(host=str(number)))
+    assert len(troubles._known) == MAX_KNOWN
+
+
+def test_everything_else_is_none_of_its_business():
+    assert heard(RecordsLost(at=0.0, count=1)) == []
