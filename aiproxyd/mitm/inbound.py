@@ -116,8 +116,13 @@ class Inbound:
             return
         try:
             peeked = self._connection.recv(_PEEK_BYTES, socket.MSG_PEEK)
-            # The end may lie across the border of two reads, so the search begins three bytes before it.
             known = len(self._head)
+            blank = 0 if known else len(peeked) - len(peeked.lstrip(b"\r\n"))
+            if blank:
+                # Empty lines before a request line are to be ignored (RFC 9112 §2.2).
+                self._connection.recv(blank)
+                return
+            # The end may lie across the border of two reads, so the search begins three bytes before it.
             tail = bytes(self._head[-3:])
             end = (tail + peeked).find(b"\r\n\r\n")
             count = len(peeked) if end < 0 else end + 4 - len(tail)
@@ -144,6 +149,7 @@ class Inbound:
 
     def _take(self, received: bytes) -> None:
         """Begin with bytes that are not in the socket any more."""
+        received = received.lstrip(b"\r\n")
         end = received.find(b"\r\n\r\n")
         if end < 0:
             self._head += received
@@ -155,17 +161,16 @@ class Inbound:
         if len(raw) > self._front.settings.max_head_bytes:
             self._head_too_large()
             return
-        # Empty lines before a request line are to be ignored (RFC 9112 §2.2).
-        self._front.supervise(self._serve(raw.lstrip(b"\r\n"), received))
+        self._front.supervise(self._serve(raw, received))
 
     def _head_too_slow(self) -> None:
         if self._head:
-            self._say(plain_answer(408, "Request Timeout", "the request's head did not arrive in time", close=True))
-        self.close()
+            self._say_last(plain_answer(408, "Request Timeout", "the request's head did not arrive in time", close=True))
+        else:
+            self.close()
 
     def _head_too_large(self) -> None:
-        self._say(plain_answer(431, "Request Header Fields Too Large", "the request's head is too large", close=True))
-        self.close()
+        self._say_last(plain_answer(431, "Request Header Fields Too Large", "the request's head is too large", close=True))
 
     # The answer
 
@@ -185,8 +190,7 @@ class Inbound:
                 # Bytes behind a CONNECT are still in the socket, unless it came behind a plain request: nobody does that.
                 raise MalformedBody("a CONNECT has no body and waits for what came before it")
         except MalformedBody as exc:
-            self._say(plain_answer(400, "Bad Request", str(exc), close=True))
-            self.close()
+            self._say_last(plain_answer(400, "Bad Request", str(exc), close=True))
             return
         request = _Request(raw, head, target, received)
         reporter = self._front.reporter
@@ -249,8 +253,7 @@ class Inbound:
         if provider is None or context is None:
             # A reload took the provider away in this very moment, or the CA may not sign for its host.
             upstream.close()
-            self._say(plain_answer(503, "Service Unavailable", f"{authority.host} cannot be served at the moment", close=True))
-            self.close()
+            self._say_last(plain_answer(503, "Service Unavailable", f"{authority.host} cannot be served now", close=True))
             return
         if not self._say(CONNECTED):
             upstream.close()
@@ -326,19 +329,20 @@ class Inbound:
         """Send a refusal, and await another try where that is possible."""
         if self._is_closed:
             return
-        sent = self._say(answer)
-        # What follows a request with a body is the body; a client that did not wait for its CONNECT sent something else.
-        if sent and request_length(request.head) == 0:
+        if request_length(request.head) != 0:
+            self._say_last(answer)  # what follows is the body
+        elif self._say(answer):
             self.await_head(request.received)
-        elif sent:
-            self._linger()
         else:
             self.close()
 
-    def _linger(self) -> None:
-        """Close when the client has sent what it is sending: unread bytes would reset the connection, and the answer with it."""
+    def _say_last(self, answer: bytes) -> None:
+        """Answer, and close when the client has sent what it is sending: unread bytes would reset the connection and the answer."""
         front = self._front
+        self._stop_waiting()
         try:
+            if not self._say(answer):
+                raise BrokenPipeError
             self._connection.shutdown(socket.SHUT_WR)
         except OSError:
             self.close()

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -290,3 +291,9 @@ async def answer_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
         text = head.split(b" ")[1] + b"|" + body
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text))
         await writer.drain()
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Close as a process that dies does."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()

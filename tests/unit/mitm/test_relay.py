@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import socket
 import ssl
-import struct
 
 import pytest
 
@@ -12,7 +11,7 @@ from aiproxyd.mitm.decrypted import AbortedBy
 from aiproxyd.mitm.front import FrontSettings
 from aiproxyd.mitm.relay import MAX_PIPELINED, RelaySettings
 from aiproxyd.model.observation import ClientTlsFailed, ConnectDecided, UnknownEventsSeen, UpstreamTlsFailed
-from tests.unit.mitm.stage import PROVIDER_HOST, answer_all, read_response, stage, until
+from tests.unit.mitm.stage import PROVIDER_HOST, answer_all, read_response, reset, stage, until
 
 LOOPS = "both"
 
@@ -21,12 +20,6 @@ GET = b"GET /v1/models HTTP/1.1\r\nHost: api.anthropic.com\r\n\r\n"
 
 def limits(**values):
     return FrontSettings(relay=RelaySettings(**values))
-
-
-def reset(writer):
-    """Close as a process that dies does."""
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
 
 
 # What passes, and what is seen
