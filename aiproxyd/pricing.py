@@ -25,6 +25,9 @@ from aiproxyd.model.head import RequestHead
 from aiproxyd.model.usage import TokenUsage
 
 MICROS_PER_USD: Final = 1_000_000
+STANDARD: Final = "standard"
+"""The tier of replies that name none."""
+
 CONFIGURATION: Final = "configuration"
 """Source of the rates of an override."""
 
@@ -152,8 +155,10 @@ class Override(msgspec.Struct, frozen=True, kw_only=True):
     last_day: dt.date | None = None
     """Inclusive."""
     tier: str = ""
-    """The service tier it is for; empty for any."""
+    """The service tier it is for: empty for any, `standard` for replies that name none."""
     parts: Mapping[Part, Rate]
+    source: str = CONFIGURATION
+    version: str = ""
 
     def covers(self, charge: Charge, day: dt.date, tier: str) -> bool:
         """Return whether it prices `charge`."""
@@ -162,7 +167,7 @@ class Override(msgspec.Struct, frozen=True, kw_only=True):
             and (self.model == charge.model or (self.model.endswith("*") and charge.model.startswith(self.model[:-1])))
             and (self.first_day is None or self.first_day <= day)
             and (self.last_day is None or day <= self.last_day)
-            and self.tier in {"", tier}
+            and (self.tier in {"", tier} or (self.tier == STANDARD and not tier))
         )
 
 

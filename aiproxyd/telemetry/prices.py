@@ -12,17 +12,22 @@ Facts of the data:
 
 import datetime as dt
 import importlib.metadata
+import importlib.resources
 import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from aiproxyd.pricing import CONFIGURATION, MICROS_PER_USD, Charge, Cost, Override, Part, Rate, Rates, cost_of
+import yaml
+
+from aiproxyd.pricing import MICROS_PER_USD, STANDARD, Charge, Cost, Override, Part, Rate, Rates, cost_of
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, Provider
 
 GENAI_PRICES: Final = "genai-prices"
+CORRECTIONS: Final = "aiproxyd"
+"""Source of the prices in our own file of corrections."""
 
 MAX_CACHED: Final = 10_000
 """Names and rates that are remembered; clients invent names. Beyond it all are forgotten, which costs a millisecond each."""
@@ -69,6 +74,7 @@ class PriceBook:
 
         self.version: Final = importlib.metadata.version(GENAI_PRICES)
         """Of the data."""
+        self._corrections: Final = corrections()
         self._overrides: tuple[Override, ...] = tuple(overrides)
         self._lists: Final[dict[str, Provider]] = {provider.id: provider for provider in providers}
         self._models: dict[tuple[str, str, str], tuple[Provider, ModelInfo] | None] = {}
@@ -106,11 +112,11 @@ class PriceBook:
     def _find(self, charge: Charge, at: dt.datetime, context: Mapping[str, str]) -> tuple[Rates | None, bool]:
         """Return the rates, and whether they hold all day."""
         tier = " ".join(context.values())
-        for override in self._overrides:
+        for override in (*self._overrides, *self._corrections):
             if override.covers(charge, at.date(), tier):
                 model = f"{override.provider or '*'}/{override.model}"
-                version = override.first_day.isoformat() if override.first_day else ""
-                return Rates(override.parts, CONFIGURATION, version, model, override.tier), True
+                version = override.version or (override.first_day.isoformat() if override.first_day else "")
+                return Rates(override.parts, override.source, version, model, override.tier), True
         found = self.find_model(charge.provider_type, charge.host, charge.model)
         if found is None:
             return None, True
@@ -135,7 +141,7 @@ class PriceBook:
 
     def _match(self, provider_type: str, host: str, model: str) -> "tuple[Provider, ModelInfo] | None":
         everything = list(self._lists.values())
-        for name in _LISTS.get(provider_type) or self._lists_of_host(host):
+        for name in self.lists_of(provider_type, host):
             list_ = self._lists[name]
             info = list_.find_model(model, all_providers=everything)
             if info is not None:
@@ -149,6 +155,15 @@ class PriceBook:
     def list_names(self) -> tuple[str, ...]:
         """Return the names of all lists."""
         return tuple(self._lists)
+
+    def list_models(self, list_name: str) -> tuple[str, ...]:
+        """Return the models that a list names."""
+        list_ = self._lists.get(list_name)
+        return tuple(model.id for model in list_.models) if list_ is not None else ()
+
+    def lists_of(self, provider_type: str, host: str) -> tuple[str, ...]:
+        """Return the lists that price a provider, the first that knows a model first."""
+        return _LISTS.get(provider_type) or self._lists_of_host(host)
 
     def list_rates(self, list_name: str, model: str, at: dt.datetime, context: Mapping[str, str] | None = None) -> Rates | None:
         """Return what one list says of a model, overrides left aside; None when it says nothing.
@@ -176,6 +191,35 @@ class PriceBook:
             if variant.when not in seen and variant.prices.__dict__:
                 seen.append(dict(variant.when))
         return seen
+
+
+def corrections() -> tuple[Override, ...]:
+    """Return where the data is known to be wrong, from the package's own file. The tiers in it are the standard one."""
+    text = importlib.resources.files("aiproxyd.telemetry").joinpath("data/price_corrections.yaml").read_text(encoding="utf-8")
+    return tuple(_correction(entry) for entry in yaml.safe_load(text))
+
+
+def _correction(entry: Mapping[str, Any]) -> Override:
+    above = dict(entry.get("above", {}))
+    threshold = above.pop("tokens", 0)
+    parts = {}
+    for name, usd in entry["prices"].items():
+        higher = ((threshold, _micros(above[name])),) if name in above else ()
+        parts[Part(name)] = Rate(_micros(usd), higher)
+    return Override(
+        provider=entry["provider"],
+        model=entry["model"],
+        first_day=entry.get("from_date"),
+        last_day=entry.get("to_date"),
+        tier=STANDARD,
+        parts=parts,
+        source=CORRECTIONS,
+        version=entry["checked"].isoformat(),
+    )
+
+
+def _micros(usd: float) -> Decimal:
+    return Decimal(str(usd)) * MICROS_PER_USD
 
 
 def _context(charge: Charge) -> dict[str, str]:
