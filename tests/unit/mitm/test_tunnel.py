@@ -1,0 +1,236 @@
+"""Tunnels between sockets: every byte, both ends, and what they hold on to."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+from pathlib import Path
+
+import pytest
+
+from aiproxyd.mitm.deadlines import Deadlines
+from aiproxyd.mitm.pair import Pair
+from aiproxyd.mitm.tunnel import PipePool, Tunnel
+from tests.unit.mitm.stage import until
+
+LOOPS = "both"
+
+
+class Ends:
+    """A tunnel between two TCP connections, the far ends of which are ours."""
+
+    def __init__(self, kind, pool, idle_timeout_seconds=60.0):
+        self.deadlines = Deadlines(tick_seconds=0.02)
+        self.reasons = []
+        self.client, near_client = connected()
+        self.upstream, near_upstream = connected()
+        options = {"deadlines": self.deadlines, "idle_timeout_seconds": idle_timeout_seconds, "on_closed": self.reasons.append}
+        if kind == "pair":
+            self.tunnel = Pair(near_client, near_upstream, **options)
+            self.tunnel.start()
+        else:
+            self.tunnel = Tunnel(near_client, near_upstream, pipes=pool, **options)
+
+    async def close(self):
+        self.tunnel.close()
+        self.client.close()
+        self.upstream.close()
+        self.deadlines.close()
+
+
+def connected():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        far = socket.create_connection(listener.getsockname())
+        near, _ = listener.accept()
+    for end in (far, near):
+        end.setblocking(False)
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return far, near
+
+
+class NoPipes(PipePool):
+    """A pool of a process that has no descriptors left."""
+
+    def take(self):
+        return None
+
+
+@pytest.fixture(params=["splice", "copy", "pair"])
+async def ends(request):
+    pool = NoPipes() if request.param == "copy" else PipePool()
+    ends = Ends(request.param, pool)
+    yield ends
+    await ends.close()
+    pool.close()
+
+
+async def send_all(end, data):
+    await asyncio.get_running_loop().sock_sendall(end, data)
+
+
+async def receive_all(end):
+    received = bytearray()
+    while data := await asyncio.get_running_loop().sock_recv(end, 1 << 20):
+        received += data
+    return bytes(received)
+
+
+async def test_every_byte_passes_both_ways_at_once_and_half_close_is_kept(ends):
+    up, down = os.urandom(3_000_000), os.urandom(2_000_000)
+
+    async def speak(end, data):
+        await send_all(end, data)
+        end.shutdown(socket.SHUT_WR)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(speak(ends.client, up))
+        group.create_task(speak(ends.upstream, down))
+        at_upstream = group.create_task(receive_all(ends.upstream))
+        at_client = group.create_task(receive_all(ends.client))
+    assert at_upstream.result() == up
+    assert at_client.result() == down
+    await until(lambda: ends.reasons == ["eof"])
+    assert (ends.tunnel.bytes_to_upstream, ends.tunnel.bytes_to_client) == (len(up), len(down))
+
+
+async def test_a_side_that_ended_may_still_be_answered(ends):
+    await send_all(ends.client, b"question")
+    ends.client.shutdown(socket.SHUT_WR)
+    assert await receive_all(ends.upstream) == b"question"
+    for _ in range(3):
+        await send_all(ends.upstream, b"answer")
+    ends.upstream.close()
+    assert await receive_all(ends.client) == b"answer" * 3
+    await until(lambda: ends.reasons == ["eof"])
+
+
+async def test_a_side_that_does_not_read_holds_the_other_back_and_then_gets_everything(ends):
+    total = 24 << 20
+    sent = 0
+
+    async def speak():
+        nonlocal sent
+        while sent < total:
+            await send_all(ends.upstream, bytes(1 << 18))
+            sent += 1 << 18
+        ends.upstream.shutdown(socket.SHUT_WR)
+
+    speaking = asyncio.get_running_loop().create_task(speak())
+
+    async def stalled():
+        before = -1
+        while before != sent:
+            before = sent
+            await asyncio.sleep(0.05)
+
+    await stalled()
+    assert sent < total
+    assert len(await receive_all(ends.client)) == total
+    await speaking
+
+
+async def test_a_reset_is_passed_on_and_what_came_before_it_too(ends):
+    await send_all(ends.upstream, b"last words")
+    ends.upstream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    ends.upstream.close()
+    received = bytearray()
+    with contextlib.suppress(ConnectionResetError):
+        while data := await asyncio.get_running_loop().sock_recv(ends.client, 1000):
+            received += data
+        pytest.fail("the client saw a plain end")
+    assert received == b"last words"
+    await until(lambda: ends.reasons == ["error"])
+
+
+async def test_a_reset_while_the_other_side_does_not_read_ends_the_tunnel(ends):
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            ends.upstream.send(bytes(1 << 18))
+            await asyncio.sleep(0)
+    ends.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    ends.client.close()
+    await until(lambda: ends.reasons == ["error"])
+
+
+async def test_a_tunnel_closes_once(ends):
+    ends.tunnel.close("drained")
+    ends.tunnel.close("error")
+    assert ends.reasons == ["drained"]
+
+
+async def test_idle_time_counts_from_the_last_byte():
+    pool = PipePool()
+    ends = Ends("splice", pool, idle_timeout_seconds=0.15)
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    while loop.time() < started + 0.3:
+        await send_all(ends.client, b"x")
+        assert await loop.sock_recv(ends.upstream, 10) == b"x"
+        assert not ends.reasons
+    await until(lambda: ends.reasons == ["idle"])
+    await ends.close()
+    pool.close()
+
+
+def descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_an_idle_tunnel_holds_no_pipe():
+    pool = PipePool()
+    before = descriptors()
+    tunnels = [Ends("splice", pool) for _ in range(20)]
+    for ends in tunnels:
+        await send_all(ends.client, b"x")
+        assert await asyncio.get_running_loop().sock_recv(ends.upstream, 10) == b"x"
+    # Four sockets a tunnel and a shared pipe or two; the pipe goes back within the turn in which it was taken.
+    assert descriptors() <= before + 4 * len(tunnels) + 4
+    for ends in tunnels:
+        await ends.close()
+    pool.close()
+    assert descriptors() == before
+
+
+def test_a_pipe_that_is_not_empty_never_comes_back():
+    pool = PipePool()
+    pipe = pool.take()
+    os.write(pipe.write_end, b"somebody else's bytes")
+    pool.give(pipe, empty=False)
+    other = pool.take()
+    with pytest.raises(BlockingIOError):
+        os.read(other.read_end, 10)
+    pool.give(other)
+    assert pool.take() is other
+    pool.give(other)
+    pool.close()
+
+
+def test_a_pool_keeps_few_pipes_and_makes_few_large_ones():
+    pool = PipePool()
+    pipes = [pool.take() for _ in range(40)]
+    assert sum(pipe.is_large for pipe in pipes) <= 32
+    for pipe in pipes:
+        pool.give(pipe)
+    assert len(pool._idle) == 32
+    pool.close()
+
+
+def test_there_may_be_no_pipes_at_all(monkeypatch):
+    def refuse(flags):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "pipe2", refuse)
+    assert PipePool().take() is None
+
+
+def test_a_pipe_whose_size_the_system_refuses_is_a_small_one(monkeypatch):
+    def refuse(*arguments):
+        raise PermissionError
+
+    monkeypatch.setattr("fcntl.fcntl", refuse)
+    pool = PipePool()
+    pipe = pool.take()
+    assert not pipe.is_large
+    pool.give(pipe)
+    pool.close()
