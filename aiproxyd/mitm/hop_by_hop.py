@@ -4,6 +4,8 @@ Removed: `Proxy-Authorization`, `Proxy-Connection` and every other field that be
 names. `Connection` itself stays with what is true of the next connection too (`keep-alive`, `close`, `upgrade`), because requests of
 one client connection use one upstream connection.
 
+`Upgrade: h2c` is removed as well: what follows it would be HTTP/2 that nobody here looks at, and no client needs it inside TLS.
+
 What frames or routes a message is not removable: a client that names `Content-Length` in `Connection` would otherwise smuggle requests.
 """
 
@@ -12,6 +14,7 @@ from collections.abc import Iterable
 type Field = tuple[bytes, bytes]
 
 _FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"expect"})
+_H2C = frozenset({b"upgrade", b"http2-settings"})
 _KEPT_OPTIONS = frozenset({b"keep-alive", b"close", b"upgrade"})
 
 
@@ -25,16 +28,19 @@ def without_hop_by_hop(fields: Iterable[Field]) -> tuple[Field, ...]:
         for item in value.split(b",")
         if (option := item.strip(b" \t").lower())
     ]
-    named = frozenset(options) - _FRAMING
-    foreign = any(option not in _KEPT_OPTIONS for option in options)
+    h2c = _H2C if any(name.lower() == b"upgrade" and b"h2c" in value.lower() for name, value in fields) else frozenset()
+    removed = frozenset(options) - _FRAMING | h2c
+    kept_options = _KEPT_OPTIONS - h2c
+    is_clean = kept_options.issuperset(options)
     kept: list[Field] = []
-    for name, value in fields:
-        lower = name.lower()
-        if lower in named or lower.startswith(b"proxy-"):
+    for field in fields:
+        name = field[0].lower()
+        if name in removed or name.startswith(b"proxy-"):
             continue
-        if lower == b"connection" and foreign:
-            value = b", ".join(item for part in value.split(b",") if (item := part.strip(b" \t")).lower() in _KEPT_OPTIONS)
-            if not value:
-                continue
-        kept.append((name, value))
+        if name == b"connection" and not is_clean:
+            value = b", ".join(item for part in field[1].split(b",") if (item := part.strip(b" \t")).lower() in kept_options)
+            if value:
+                kept.append((field[0], value))
+            continue
+        kept.append(field)
     return tuple(kept)

@@ -21,6 +21,10 @@ from aiproxyd.mitm.hop_by_hop import without_hop_by_hop
             [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")],
             [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")],
         ),
+        (
+            [(b"Connection", b"Upgrade, HTTP2-Settings, close"), (b"Upgrade", b"h2c"), (b"HTTP2-Settings", b"AAMAAABk")],
+            [(b"Connection", b"close")],
+        ),
         # A client that makes the proxy drop its framing could hide a second request in the first one's body.
         (
             [(b"Connection", b"content-length, transfer-encoding, host"), (b"Content-Length", b"3"), (b"Host", b"x")],
