@@ -15,7 +15,7 @@ from mitmproxy import connection as mitm
 from mitmproxy import http
 
 from aiproxyd.mitm.hop_by_hop import without_hop_by_hop
-from aiproxyd.mitm.safe_layers import ENDED_BY
+from aiproxyd.mitm.safe_layers import ENDED_BY, UPGRADED
 from aiproxyd.mitm.tap import AbortedBy, DecryptedConnection, RequestTap, Tap
 from aiproxyd.model.head import Headers, RequestHead, ResponseHead
 
@@ -38,6 +38,8 @@ class HttpHooks:
         self._tap = tap
         self._connections: dict[str, DecryptedConnection] = {}
         self._open: dict[str, dict[str, RequestTap]] = {}
+        self._upgraded: dict[str, RequestTap] = {}
+        """Who looks at a client connection after a 101."""
 
     def watch(self, client_id: str, connection: DecryptedConnection) -> None:
         """Tap the requests of a client connection until it ends.
@@ -54,6 +56,8 @@ class HttpHooks:
         self._connections.pop(client_id, None)
         for tapped in self._open.pop(client_id, {}).values():
             tapped.abort(by, detail)
+        if client_id in self._upgraded:
+            self._upgraded.pop(client_id).upgraded_end(by, detail)
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Clean the head, open the tap, stream the body."""
@@ -99,6 +103,8 @@ class HttpHooks:
         tapped.response_head(
             ResponseHead(response.status_code, _headers(response.headers), response.http_version.removeprefix("HTTP/"))
         )
+        if tapped.is_upgraded:
+            flow.metadata[UPGRADED] = self._upgraded[flow.client_conn.id] = tapped
 
         def forward(data: bytes) -> Iterator[bytes]:
             if data:

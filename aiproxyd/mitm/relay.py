@@ -69,6 +69,11 @@ class RequestTap(Protocol):
     def response_data(self, data: bytes) -> None: ...
     def response_end(self) -> None: ...
     def abort(self, by: AbortedBy, detail: str = "", *, status_code: int = 0) -> None: ...
+    @property
+    def is_upgraded(self) -> bool: ...
+    def upgraded_request_data(self, data: bytes) -> None: ...
+    def upgraded_response_data(self, data: bytes) -> None: ...
+    def upgraded_end(self, by: AbortedBy, detail: str = "") -> None: ...
 
 
 class Tap(Protocol):
@@ -107,6 +112,8 @@ class Relay(Pair):
         """Requests whose answer is not whole, oldest first."""
         self._uploading: RequestTap | None = None
         """The request whose body is not whole."""
+        self._upgraded: RequestTap | None = None
+        """Who looks at what follows a 101, if anybody does."""
         self._is_opaque = False
         self._is_draining = False
         self._is_client_secure = False
@@ -202,6 +209,9 @@ class Relay(Pair):
 
     def _from_client(self, data: bytes) -> None:
         if self._is_opaque:
+            if self._upgraded is not None:
+                # Before it leaves: what it begins is on disk when this returns.
+                self._upgraded.upgraded_request_data(data)
             self._forward(data, self.upstream)
             return
         pieces = self._requests.feed(data)
@@ -289,18 +299,28 @@ class Relay(Pair):
             self._is_session_kept = True
             if self._upstream_tls is not None and isinstance(self.upstream.socket, ssl.SSLSocket):
                 self._upstream_tls.remember(self._connection.authority, self.upstream.socket)
-        if self._is_opaque or self.client.is_closed:
+        if self._is_opaque:
+            if self._upgraded is not None:
+                self._upgraded.upgraded_response_data(data)
             return
+        if self.client.is_closed:
+            return
+        upgraded: RequestTap | None = None
         for piece in self._responses.feed(data):
             match piece:
                 case Data():
                     self._open[0].response_data(piece.data)
                 case Head():
                     self._open[0].response_head(piece.head)
+                    if piece.head.status_code == 101 and self._open[0].is_upgraded:
+                        upgraded = self._open[0]
                 case End():
                     self._open.popleft().response_end()
                 case Opaque():
                     self._stop_following(piece.reason)
+                    if upgraded is not None:
+                        self._upgraded = upgraded
+                        upgraded.upgraded_response_data(piece.raw)
                 case _:
                     pass  # a 1xx is the client's business
         if len(self._open) < MAX_PIPELINED and self.client.is_paused:
@@ -338,6 +358,9 @@ class Relay(Pair):
 
     def _on_end(self, stream: Stream) -> None:
         if self._is_opaque:
+            if self._upgraded is not None:
+                by = AbortedBy.CLIENT if stream is self.client else AbortedBy.UPSTREAM
+                self._upgraded.upgraded_end(by, "the connection was closed")
             self._end_with(self._other(stream))
         elif stream is self.client:
             if self._open or self._uploading is not None:
@@ -382,3 +405,5 @@ class Relay(Pair):
     def _abort(self, by: AbortedBy, detail: str) -> None:
         while self._open:
             self._open.popleft().abort(by, detail)
+        if self._upgraded is not None:
+            self._upgraded.upgraded_end(by, detail)

@@ -20,7 +20,7 @@ holds a connection for closed then; HTTP/1.1 trailers are dropped where the next
 import abc
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import h11
 from h11._receivebuffer import ReceiveBuffer
@@ -29,6 +29,7 @@ from mitmproxy.connection import ConnectionState
 from mitmproxy.net.http import http1
 from mitmproxy.options import Options
 from mitmproxy.proxy import commands, events
+from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers import http as http_layers
 from mitmproxy.proxy.layers import tcp
@@ -45,6 +46,8 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseProtocolError,
     ResponseTrailers,
 )
+
+from aiproxyd.mitm.decrypted import AbortedBy
 
 MAX_HEAD_BYTES_OPTION = "aiproxyd_max_head_bytes"
 HEAD_TIMEOUT_OPTION = "aiproxyd_head_timeout_seconds"
@@ -63,6 +66,9 @@ MAX_ERROR_MESSAGE_CHARACTERS = 200
 
 ENDED_BY = "aiproxyd.ended_by"
 """Key in a flow's metadata: `client`, `upstream` or `unreachable`, set before the `error` hook."""
+
+UPGRADED = "aiproxyd.upgraded"
+"""Key in a flow's metadata: who looks at what follows a 101; absent when nobody does."""
 
 _LATE = "was not complete in time"
 _TOO_LARGE = "is larger than this proxy accepts"
@@ -321,7 +327,7 @@ class SafeHttpStream(http_layers.HttpStream):
         if self.flow.response.status_code == 101:
             self.flow.live = False
             self.flow.websocket = None
-            self.child_layer = tcp.TCPLayer(self.context, ignore=True)
+            self.child_layer = UpgradedLayer(self.context, self.flow.metadata.get(UPGRADED))
             self._handle_event = self.passthrough
             yield from self.child_layer.handle_event(events.Start())
             yield http_layers.SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
@@ -330,6 +336,37 @@ class SafeHttpStream(http_layers.HttpStream):
             is_end = isinstance(command, http_layers.SendHttp) and isinstance(command.event, ResponseEndOfMessage)
             if not (is_end and self._end_is_sent):
                 yield command
+
+
+class Watcher(Protocol):
+    """Who looks at what follows a 101: `tap.RequestTap` does. Never raises."""
+
+    def upgraded_request_data(self, data: bytes) -> None: ...
+    def upgraded_response_data(self, data: bytes) -> None: ...
+    def upgraded_end(self, by: AbortedBy, detail: str = "") -> None: ...
+
+
+class UpgradedLayer(tcp.TCPLayer):
+    """Plain bytes in both directions, and a copy of them for who looks at them. Nothing is kept."""
+
+    def __init__(self, context: Context, watcher: Watcher | None) -> None:
+        super().__init__(context, ignore=True)
+        self._watcher = watcher
+
+    def relay_messages(self, event: events.Event) -> CommandGenerator[None]:
+        """Forward; what the client sends is looked at before, what the provider sends after."""
+        watcher = self._watcher
+        if watcher is None or not isinstance(event, events.ConnectionEvent):
+            yield from super().relay_messages(event)
+            return
+        is_client = event.connection is self.context.client
+        if is_client and isinstance(event, events.DataReceived):
+            watcher.upgraded_request_data(event.data)
+        yield from super().relay_messages(event)
+        if isinstance(event, events.ConnectionClosed):
+            watcher.upgraded_end(AbortedBy.CLIENT if is_client else AbortedBy.UPSTREAM, "the connection was closed")
+        elif not is_client and isinstance(event, events.DataReceived):
+            watcher.upgraded_response_data(event.data)
 
 
 def install() -> None:

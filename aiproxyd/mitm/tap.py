@@ -3,11 +3,13 @@
 Whoever carries a decrypted connection (the relay below HTTP, or the hooks of mitmproxy's HTTP layers) opens a `RequestTap` a
 request and feeds it heads and body bytes, after transfer coding and still content-coded, and after it has forwarded them.
 
+After the 101 of a WebSocket whose turns are read, the same `RequestTap` is fed the bytes of both directions: `mitm.websocket`.
+
 Observing fails open: no method raises and none blocks. A fault of ours inside is caught here, in the one place of this floor
 where that is allowed; the request is then not looked at any more and ends as `parse_failed`, and its bytes go on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 import structlog
@@ -16,11 +18,14 @@ from aiproxyd.classify import find_endpoint
 from aiproxyd.mitm.decrypted import STATUS_OF_ABORT, AbortedBy, DecryptedConnection, TapSettings
 from aiproxyd.mitm.interception import Interception
 from aiproxyd.mitm.report import Reporter
+from aiproxyd.mitm.websocket import WebSocketObserver
 from aiproxyd.model.endpoint import PASSTHROUGH, Endpoint
 from aiproxyd.model.head import RequestHead, ResponseHead
 from aiproxyd.model.observation import PassthroughEnded, PassthroughStarted
 from aiproxyd.providers.api import Api
 from aiproxyd.providers.apis import APIS
+from aiproxyd.providers.conversation_apis import CONVERSATIONS
+from aiproxyd.providers.conversations import Conversation
 
 __all__ = ["AbortedBy", "DecryptedConnection", "RequestTap", "Tap", "TapSettings"]
 
@@ -52,14 +57,20 @@ class RequestTap:
     `response_head` may come before `request_end`. Exactly one of `response_end` and `abort` counts: the first.
     """
 
-    __slots__ = ("_anomaly", "_is_over", "_is_request_over", "_observer", "endpoint", "id")
+    __slots__ = ("_anomaly", "_is_over", "_is_request_over", "_observer", "_upgrade", "_upgraded", "endpoint", "id")
 
-    def __init__(self, endpoint: Endpoint, observer: _Observer | None) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        observer: _Observer | None,
+        upgrade: Callable[[ResponseHead], WebSocketObserver] | None = None,
+    ) -> None:
         """Return the tap of a request.
 
         Args:
             endpoint: What the request names; one without an API is a passthrough.
             observer: None when there is nothing to tell.
+            upgrade: Gives who looks at what follows a 101; None when nobody does.
         """
         self.endpoint = endpoint
         self.id = observer.id if observer is not None else ""
@@ -69,6 +80,8 @@ class RequestTap:
         """The fault of ours after which nothing more is looked at."""
         self._is_request_over = False
         self._is_over = observer is None
+        self._upgrade = upgrade
+        self._upgraded: WebSocketObserver | None = None
 
     @property
     def is_over(self) -> bool:
@@ -97,7 +110,7 @@ class RequestTap:
     def response_head(self, head: ResponseHead) -> None:
         """Take note of the final response's head; interim ones (100, 103) are none of ours.
 
-        A 101 ends the request: what follows is another protocol.
+        A 101 ends the request: what follows is another protocol, which `is_upgraded` tells whether anybody reads.
         """
         if self._is_over or self._observer is None:
             return
@@ -108,6 +121,11 @@ class RequestTap:
                 self._fail(exc)
         if head.status_code == 101:
             self.response_end()
+            if self._upgrade is not None and (head.headers.first("upgrade") or "").lower() == "websocket":
+                try:
+                    self._upgraded = self._upgrade(head)
+                except Exception as exc:
+                    self._fail(exc)
 
     def response_data(self, data: bytes) -> None:
         """Take in the next bytes of the response's body."""
@@ -131,6 +149,47 @@ class RequestTap:
             status_code: What the client got from us instead of an answer; 0 for the usual one of `by`.
         """
         self._end(by, detail, status_code)
+
+    @property
+    def is_upgraded(self) -> bool:
+        """Whether the bytes that follow the 101 are wanted."""
+        return self._upgraded is not None
+
+    def upgraded_request_data(self, data: bytes) -> None:
+        """Take in the client's next bytes after a 101, before they are forwarded."""
+        if self._upgraded is not None:
+            try:
+                self._upgraded.request_data(data)
+            except Exception as exc:
+                self._fail_upgraded(exc)
+
+    def upgraded_response_data(self, data: bytes) -> None:
+        """Take in the provider's next bytes after a 101, after they were forwarded."""
+        if self._upgraded is not None:
+            try:
+                self._upgraded.response_data(data)
+            except Exception as exc:
+                self._fail_upgraded(exc)
+
+    def upgraded_end(self, by: AbortedBy, detail: str = "") -> None:
+        """Take note that the connection is over. Only the first call counts."""
+        upgraded, self._upgraded = self._upgraded, None
+        if upgraded is not None:
+            try:
+                upgraded.end(by, detail)
+            except Exception as exc:
+                self._upgraded = upgraded
+                self._fail_upgraded(exc)
+
+    def _fail_upgraded(self, exc: Exception) -> None:
+        """Look at nothing more of this connection, and end its turns as not understood."""
+        self._fail(exc)
+        upgraded, self._upgraded = self._upgraded, None
+        if upgraded is not None:
+            try:
+                upgraded.end_unread(self._anomaly)
+            except Exception as again:
+                self._fail(again)
 
     def _end(self, aborted_by: AbortedBy | None, detail: str, status_code: int) -> None:
         if self._is_over or self._observer is None:
@@ -199,11 +258,19 @@ class _Passthrough:
 class Tap:
     """Opens the tap of each decrypted request. `settings` may be replaced; requests that are open keep theirs."""
 
-    __slots__ = ("_apis", "_reporter", "settings")
+    __slots__ = ("_apis", "_conversations", "_reporter", "settings")
 
-    def __init__(self, reporter: Reporter, settings: TapSettings, *, apis: Mapping[str, Api] = APIS) -> None:
+    def __init__(
+        self,
+        reporter: Reporter,
+        settings: TapSettings,
+        *,
+        apis: Mapping[str, Api] = APIS,
+        conversations: Mapping[str, Callable[[], Conversation]] = CONVERSATIONS,
+    ) -> None:
         self._reporter = reporter
         self._apis: Final = apis
+        self._conversations: Final = conversations
         self.settings = settings
 
     def open(self, connection: DecryptedConnection, head: RequestHead) -> RequestTap:
@@ -216,7 +283,8 @@ class Tap:
             endpoint = find_endpoint(connection.provider, head.method, head.path)
             api = self._apis.get(endpoint.api)
             if api is None:
-                return RequestTap(endpoint, _Passthrough(self._reporter, connection, head, endpoint))
+                observer = _Passthrough(self._reporter, connection, head, endpoint)
+                return RequestTap(endpoint, observer, self._upgrade_of(connection, head, endpoint))
             return RequestTap(
                 endpoint,
                 Interception(self._reporter, self.settings, api=api, connection=connection, head=head, endpoint=endpoint),
@@ -224,6 +292,26 @@ class Tap:
         except Exception as exc:
             _log.error("the tap failed; the request is forwarded unobserved", error=_place_of(exc))
             return RequestTap(endpoint, None)
+
+    def _upgrade_of(
+        self, connection: DecryptedConnection, head: RequestHead, endpoint: Endpoint
+    ) -> Callable[[ResponseHead], WebSocketObserver] | None:
+        conversation = self._conversations.get(endpoint.websocket)
+        if conversation is None:
+            return None
+
+        def upgrade(response: ResponseHead) -> WebSocketObserver:
+            return WebSocketObserver(
+                self._reporter,
+                self.settings,
+                conversation=conversation(),
+                connection=connection,
+                head=head,
+                endpoint=endpoint,
+                response=response,
+            )
+
+        return upgrade
 
 
 def _place_of(exc: Exception) -> str:

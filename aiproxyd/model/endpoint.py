@@ -11,6 +11,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     api: str = ""
     """Name of the API that reads it; empty for a passthrough."""
     methods: tuple[str, ...] = ("POST",)
+    websocket: str = ""
+    """Name of the conversation that reads the turns of a WebSocket which begins here; empty when nobody does."""
 
 
 PASSTHROUGH = Endpoint(route="other")

@@ -1,4 +1,4 @@
-"""The two shapes of a response body, each a `ResponseParser` around what one API makes of it.
+"""The shapes of a response body, each a `ResponseParser` around what one API makes of it.
 
 Not a parser of any API: an API gives a `StreamReader`, or a function that reads one document. Here stand what is the same for
 all: framing, limits, the rule that a parser that raised is spent, and what the end of a body means.
@@ -124,3 +124,34 @@ class DocumentBody:
         except WireError as exc:
             self._failure = exc
             raise
+
+
+class MessageBody:
+    """A `ResponseParser` of a response that comes as messages which are framed already: each call of `feed` takes one, whole."""
+
+    __slots__ = ("_failure", "_reader")
+
+    def __init__(self, reader: StreamReader) -> None:
+        self._reader = reader
+        self._failure: WireError | None = None
+
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        """As `ResponseParser.feed`, but for one message; no bytes are none."""
+        if self._failure is not None:
+            raise self._failure
+        out: list[StreamEvent] = []
+        if data:
+            try:
+                self._reader.read(ServerSentEvent("message", data), out)
+            except WireError as exc:
+                self._failure = exc
+                raise
+        return out
+
+    def close(self) -> list[StreamEvent]:
+        """As `ResponseParser.close`."""
+        if self._failure is not None:
+            raise self._failure
+        out: list[StreamEvent] = []
+        self._reader.finish(out)
+        return out

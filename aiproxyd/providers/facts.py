@@ -1,7 +1,7 @@
 """The facts of a provider type, parsed from YAML text. Pure: who reads the package's files stands in `config`.
 
 A facts file has: `type`; `hosts`, with `*` for any run of characters but a dot; `endpoints`, in the order in which they are
-tried, each with `route` and, unless they are the defaults, `methods` (POST) and `api` (none: the request passes through);
+tried, each with `route` and, unless they are the defaults, `methods` (POST), `api` (none: the request passes through) and `websocket` (what reads the turns after an upgrade);
 `source`, the pages the facts are from; `checked`, the day they were.
 """
 
@@ -13,6 +13,7 @@ import yaml
 
 from aiproxyd.model.endpoint import Endpoint
 from aiproxyd.providers.apis import APIS
+from aiproxyd.providers.conversation_apis import CONVERSATIONS
 
 
 class ProviderFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,6 +46,10 @@ def parse_facts(text: str) -> ProviderFacts:
     for endpoint in facts.endpoints:
         if endpoint.api and endpoint.api not in APIS:
             raise ValueError(f"{facts.type}: {endpoint.route} names the API {endpoint.api!r}, which has no parser")
+        if endpoint.websocket and (endpoint.websocket not in CONVERSATIONS or endpoint.api):
+            raise ValueError(
+                f"{facts.type}: {endpoint.route} names the conversation {endpoint.websocket!r}, which nobody reads"
+            )
         if not endpoint.route.startswith("/") or not _METHODS.issuperset(endpoint.methods):
             raise ValueError(f"{facts.type}: {' '.join(endpoint.methods)} {endpoint.route} is no endpoint")
     return facts

@@ -38,7 +38,7 @@ from aiproxyd.model.events import (
 from aiproxyd.model.head import RequestHead
 from aiproxyd.providers import errors, requests
 from aiproxyd.providers.api import Api, RequestFacts
-from aiproxyd.providers.bodies import DocumentBody, EventStreamBody
+from aiproxyd.providers.bodies import DocumentBody, EventStreamBody, MessageBody
 from aiproxyd.providers.decoding import MAX_OPEN_PARTS, decode, is_null, short, starts_with, text_of
 from aiproxyd.providers.openai_items import OTHER_ITEMS, TOOL_KINDS, ItemText, OutputItem, arguments_of
 from aiproxyd.providers.openai_usage import ResponseUsage, response_token_usage
@@ -437,6 +437,11 @@ def _last_item(request: _Request) -> tuple[str | None, str]:
 
 def _read_error(status_code: int, body: bytes) -> ProviderErrorReported:
     return errors.read_error(status_code, body, provider_type="openai")
+
+
+def message_parser(max_event_bytes: int) -> MessageBody:  # noqa: ARG001 (who frames messages bounds them)
+    """Return the parser of a response that comes as messages of a WebSocket, one event each."""
+    return MessageBody(_Reader())
 
 
 API: Final = Api(

@@ -5,6 +5,7 @@ import contextlib
 import socket
 import struct
 
+from tests.support import websocket_replies
 from tests.support.application import Application, Broken, Incoming
 from tests.support.ledger import Entry
 from tests.support.pace import Pace
@@ -56,7 +57,7 @@ async def _exchange(
     )
     entry = incoming.entry
     if entry.header("upgrade").lower() == "websocket":
-        await _echo_messages(reader, writer, whole, entry)
+        await websocket_replies.serve(application, reader, writer, whole, entry)
         return False
     early = application.pace_of_query(entry).early
     if not early:
@@ -185,32 +186,3 @@ async def _break(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ent
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()
     return False
-
-
-async def _echo_messages(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes, entry: Entry) -> None:
-    """Accept a WebSocket and send every message back until it closes."""
-    from wsproto import ConnectionType, WSConnection
-    from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Request, TextMessage
-
-    websocket = WSConnection(ConnectionType.SERVER)
-    websocket.receive_data(head)
-    entry.status = 101
-    while True:
-        for event in websocket.events():
-            match event:
-                case Request():
-                    writer.write(websocket.send(AcceptConnection()))
-                case TextMessage() | BytesMessage():
-                    writer.write(websocket.send(type(event)(data=event.data, message_finished=event.message_finished)))
-                case Ping() | CloseConnection():
-                    writer.write(websocket.send(event.response()))
-                    if isinstance(event, CloseConnection):
-                        await writer.drain()
-                        entry.end = "complete"
-                        return
-        await writer.drain()
-        data = await reader.read(65536)
-        if not data:
-            entry.end = "client_left"
-            return
-        websocket.receive_data(data)
