@@ -4,7 +4,8 @@ A batch of journal lines and the positions behind them are one transaction, so a
 anything restarts. A line that the database cannot take is left out, counted and logged; it must not hold up the others.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -51,6 +52,7 @@ class Store:
         self._daemon_id = daemon_id
         self._pricer = pricer
         self._seen_users: dict[str, Row] = {}
+        self._writes: set[asyncio.Task[Any]] = set()
 
     @classmethod
     async def open(cls, url: str, *, daemon_id: str = "", create: bool = True, pricer: Pricer | None = None) -> Self:
@@ -85,7 +87,8 @@ class Store:
         return store
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Let writes that are under way end, and close every connection."""
+        await self._settle()
         await self._engine.dispose()
 
     async def ping(self) -> None:
@@ -94,9 +97,7 @@ class Store:
         Raises:
             StorageError: It does not.
         """
-        with translated():
-            async with self._reading.connect() as connection:
-                await connection.execute(text("SELECT 1"))
+        await self.read(lambda connection: connection.execute(text("SELECT 1")))
 
     async def apply(self, lines: Lines, positions: Mapping[str, int], *, starts: Mapping[str, int] | None = None) -> None:
         """Write what `lines` say and how far that is, both or neither.
@@ -112,20 +113,23 @@ class Store:
         Raises:
             StorageError: Nothing was written, or it is not known whether it was.
         """
+        await self._whole(self._apply(lines, positions, starts))
+
+    async def _apply(self, lines: Lines, positions: Mapping[str, int], starts: Mapping[str, int] | None) -> None:
         with translated():
             try:
-                changes = await self._apply(lines, positions, starts, isolated=False)
+                changes = await self._transact(lines, positions, starts, isolated=False)
             except Exception as exc:  # narrowed by what it is, because each driver has its own
                 if not _is_data_error(exc):
                     raise
-                changes = await self._apply(lines, positions, starts, isolated=True)
+                changes = await self._transact(lines, positions, starts, isolated=True)
         for part in changes:
             self.orphaned_lines += part.orphans
             self._seen_users |= part.users
         if len(self._seen_users) > _MAX_SEEN_USERS:
             self._seen_users.clear()
 
-    async def _apply(
+    async def _transact(
         self, lines: Lines, positions: Mapping[str, int], starts: Mapping[str, int] | None, *, isolated: bool
     ) -> list[Changes]:
         async with self._engine.begin() as connection:
@@ -193,9 +197,7 @@ class Store:
                 usage_source=case((reported, str(UsageSource.REPORTED)), else_=str(UsageSource.NONE)),
             )
         )
-        with translated():
-            async with self._engine.begin() as connection:
-                return int((await connection.execute(statement)).rowcount)
+        return int((await self._write(lambda connection: connection.execute(statement))).rowcount)
 
     async def reprice(self, pricer: Pricer, since: datetime, *, dry_run: bool) -> Repricing:
         """Price what was stored since a time again, and keep the amounts before in the rows' history.
@@ -225,9 +227,9 @@ class Store:
         Raises:
             StorageError: The database cannot be read.
         """
-        with translated():
-            async with self._reading.connect() as connection:
-                return await self._positions(connection, None)
+        # One that nobody waits for any more may be about to move them.
+        await self._settle()
+        return await self.read(lambda connection: self._positions(connection, None))
 
     async def _positions(self, connection: AsyncConnection, segments: Collection[str] | None) -> dict[str, int]:
         columns = journal_positions.c
@@ -243,12 +245,14 @@ class Store:
             StorageError: They remain, which does no harm.
         """
         columns = journal_positions.c
-        with translated():
-            async with self._engine.begin() as connection:
-                for piece in in_pieces(segments):
-                    await connection.execute(
-                        delete(journal_positions).where(columns.daemon_id == self._daemon_id, columns.segment.in_(piece))
-                    )
+
+        async def forget(connection: AsyncConnection) -> None:
+            for piece in in_pieces(segments):
+                await connection.execute(
+                    delete(journal_positions).where(columns.daemon_id == self._daemon_id, columns.segment.in_(piece))
+                )
+
+        await self._write(forget)
 
     async def read[T](self, query: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Return what `query` returns; it gets a connection whose transaction only reads.
@@ -260,15 +264,42 @@ class Store:
             async with self._reading.connect() as connection:
                 return await query(connection)
 
+    async def _write[T](self, change: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        async def transact() -> T:
+            with translated():
+                async with self._engine.begin() as connection:
+                    return await change(connection)
+
+        return await self._whole(transact())
+
+    async def _whole[T](self, write: Coroutine[Any, Any, T]) -> T:
+        """Return what `write` returns, and do not let it be cut.
+
+        Who is cancelled meanwhile stops waiting, and the write goes on to its end. Cut in two, a connection of SQLite would
+        keep the write lock until the garbage collector finds the statement that was left open.
+        """
+        task = asyncio.ensure_future(write)
+        self._writes.add(task)
+        task.add_done_callback(self._write_ended)
+        return await asyncio.shield(task)
+
+    def _write_ended(self, task: asyncio.Task[Any]) -> None:
+        self._writes.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen, for the case that nobody waits for it any more
+
+    async def _settle(self) -> None:
+        """Wait for the writes that are under way."""
+        while self._writes:
+            await asyncio.wait(self._writes)
+
     async def interceptions(self, filter_: InterceptionFilter) -> list[dict[str, Any]]:
         """Return the interceptions that `filter_` lets through, newest first, in the shape of DESIGN §7.
 
         Raises:
             StorageError: The database cannot be read, or `after_id` is no interception.
         """
-        with translated():
-            async with self._reading.connect() as connection:
-                return await list_interceptions(connection, filter_)
+        return await self.read(lambda connection: list_interceptions(connection, filter_))
 
     async def interception(self, id_: str) -> dict[str, Any] | None:
         """Return one interception, or None when there is none of this id.
@@ -276,9 +307,7 @@ class Store:
         Raises:
             StorageError: The database cannot be read.
         """
-        with translated():
-            async with self._reading.connect() as connection:
-                return await show_interception(connection, id_)
+        return await self.read(lambda connection: show_interception(connection, id_))
 
     async def add_user(self, name: str, groups: Iterable[str] = ()) -> str:
         """Give a user a token and return it; only its SHA-256 is kept.
@@ -286,9 +315,7 @@ class Store:
         Raises:
             StorageError: The user has a token, or nothing could be written.
         """
-        with translated():
-            async with self._engine.begin() as connection:
-                return await users.add_user(connection, name, groups, datetime.now(UTC))
+        return await self._write(lambda connection: users.add_user(connection, name, groups, datetime.now(UTC)))
 
     async def list_users(self) -> list[users.StoredUser]:
         """Return the users who have or had a token of the store, by name.
@@ -296,9 +323,7 @@ class Store:
         Raises:
             StorageError: The database cannot be read.
         """
-        with translated():
-            async with self._reading.connect() as connection:
-                return await users.list_users(connection)
+        return await self.read(users.list_users)
 
     async def revoke_user(self, name: str) -> bool:
         """Make a user's token worthless; return whether there was one.
@@ -306,9 +331,7 @@ class Store:
         Raises:
             StorageError: Nothing was written.
         """
-        with translated():
-            async with self._engine.begin() as connection:
-                return await users.revoke_user(connection, name, datetime.now(UTC))
+        return await self._write(lambda connection: users.revoke_user(connection, name, datetime.now(UTC)))
 
     async def find_principal(self, token_sha256: str) -> Principal | None:
         """Return who has the token with this SHA-256 (lower-case hex), or None when nobody has.
@@ -316,9 +339,7 @@ class Store:
         Raises:
             StorageError: It could not be found out.
         """
-        with translated():
-            async with self._reading.connect() as connection:
-                return await users.find_principal(connection, token_sha256)
+        return await self.read(lambda connection: users.find_principal(connection, token_sha256))
 
 
 def _is_data_error(exc: Exception) -> bool:

@@ -1,6 +1,7 @@
 """Twin of aiproxyd/storage/store.py."""
 
 import asyncio
+import gc
 import sqlite3
 from pathlib import Path
 
@@ -275,17 +276,33 @@ async def test_a_user_who_asks_keeps_the_token(store: Store) -> None:
     assert token.startswith("aip_")
 
 
-async def test_a_cancelled_batch_is_applied_whole_or_not_at_all(store: Store) -> None:
-    for round_ in range(30):
-        id_, segment = new_id(), f"w-{round_:08d}.jsonl"
-        task = asyncio.ensure_future(store.apply(of_worker("w", *life(id_)), {segment: 1}, starts={segment: 0}))
-        for _ in range(round_):
-            await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        record = await store.interception(id_)
-        assert (record is not None) == (segment in await store.positions())
-        assert record is None or record["outcome"] == "completed"
+async def test_who_is_cancelled_does_not_cut_a_write_in_two(store: Store) -> None:
+    gc.disable()  # a connection that was cut keeps the lock until its statement is collected
+    try:
+        for round_ in range(30):
+            id_, segment = new_id(), f"w-{round_:08d}.jsonl"
+            task = asyncio.ensure_future(store.apply(of_worker("w", *life(id_)), {segment: 1}, starts={segment: 0}))
+            for _ in range(round_):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            is_applied = segment in await store.positions()
+            record = await store.interception(id_)
+            assert (record is not None) == is_applied
+            assert record is None or record["outcome"] == "completed"
+    finally:
+        gc.enable()
+
+
+async def test_closing_waits_for_a_write_that_nobody_waits_for(database_url: str) -> None:
+    store = await Store.open(database_url)
+    task = asyncio.ensure_future(store.add_user("alice"))
+    await asyncio.sleep(0)
+    task.cancel()
+    await store.close()
+    store = await Store.open(database_url)
+    assert [user.name for user in await store.list_users()] == ["alice"]
+    await store.close()
 
 
 async def test_a_locked_store_is_an_error_and_takes_the_batch_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
