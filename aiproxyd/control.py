@@ -31,11 +31,13 @@ from aiproxyd.identity.users import Identity, ensure_first_user
 from aiproxyd.journal.segments import has_live_worker, journal_bytes
 from aiproxyd.storage.store import Store
 from aiproxyd.supervisor import Supervisor
+from aiproxyd.telemetry.exposed import LabelledRegistry
 from aiproxyd.telemetry.families import create_registry
 from aiproxyd.telemetry.logs import configure_logging, secrets
 from aiproxyd.telemetry.metrics import MetricsSink
 from aiproxyd.telemetry.prices import PriceBook
 from aiproxyd.telemetry.troubles import TroubleLog
+from aiproxyd.telemetry.worker_processes import WorkerProcesses
 
 log = structlog.get_logger("aiproxyd.control")
 
@@ -126,13 +128,14 @@ class Control:
             stack.callback(self._sockets[-1].close)
 
         registry = create_registry()
-        self._metrics = MetricsSink(registry)
+        self._metrics = MetricsSink(registry, self._prices, config.metrics.to_settings())
         self._metrics.set_ca_expiry(self._ca.certificate.not_valid_after_utc.timestamp())
         self._apply_providers(self._table)
         self._fold = Fold(journal, self._store, [self._metrics, TroubleLog()], await self._store.positions())
         self._fold.on_store_write = self._metrics.store_written
         self._fold.on_store_error = self._metrics.store_failed
-        self._metrics_registry = registry
+        labels = config.metrics.labels
+        self._metrics_registry = LabelledRegistry(registry, labels) if labels else registry
 
         admin = AdminServer(create_app(self), self._admin_socket)
         await admin.start()
@@ -141,6 +144,7 @@ class Control:
         self._supervisor = Supervisor(
             listen=self._sockets, config=config.for_workers(), authenticate=self._identity.authenticate
         )
+        registry.register(WorkerProcesses(lambda: self._supervisor.pids_by_slot))
         stack.push_async_callback(self._finish)
         self._fold.start()
         await self._supervisor.start(config.workers or len(os.sched_getaffinity(0)))
@@ -172,6 +176,11 @@ class Control:
     def token(self) -> str | None:
         """The admin bearer token, None when none is asked for."""
         return self.config.admin.token.get_secret_value() if self.config.admin.token else None
+
+    @property
+    def metrics_credentials(self) -> tuple[str, ...]:
+        """Values of `Authorization` that open `/metrics` besides the admin token."""
+        return self.config.metrics.credentials()
 
     def ca_pem(self) -> bytes:
         """The certificate that clients are to trust."""
@@ -214,7 +223,14 @@ class Control:
 
     def _hide_secrets(self) -> None:
         """Keep what the configuration holds in confidence out of the log."""
-        held = (self.config.admin.token, self.config.store.url)
+        metrics, tracing = self.config.metrics, self.config.tracing
+        held = (
+            self.config.admin.token,
+            self.config.store.url,
+            metrics.token,
+            metrics.basic_password,
+            *tracing.headers.values(),
+        )
         secrets.replace([secret.get_secret_value() for secret in held if secret is not None])
 
     def _apply_providers(self, table: ProviderTable) -> None:

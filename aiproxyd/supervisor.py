@@ -89,6 +89,11 @@ class Supervisor:
         return [worker.process.pid for worker in self._workers.values()]
 
     @property
+    def pids_by_slot(self) -> dict[int, int]:
+        """Process ids of the live workers by their number, which a successor takes over."""
+        return {slot: worker.process.pid for slot, worker in self._workers.items()}
+
+    @property
     def ready_workers(self) -> int:
         """How many workers accept connections."""
         return sum(worker.is_ready.is_set() for worker in self._workers.values())

@@ -24,6 +24,8 @@ import aiproxyd
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/ca-cert.pem", "/api/v2/aibridge/proxy/ca-cert.pem"})
 """What needs no token: a load balancer has none, and the certificate is public."""
 
+METRICS_PATH = "/metrics"
+
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
 
 # Below it compression costs more than it saves.
@@ -50,6 +52,10 @@ class AdminState(Protocol):
     @property
     def token(self) -> str | None:
         """The bearer token, or None when none is asked for. Read at each request, so that a reload changes it."""
+
+    @property
+    def metrics_credentials(self) -> tuple[str, ...]:
+        """Values of `Authorization` that open `/metrics` besides the token; none when that alone does."""
 
     def readiness(self) -> dict[str, tuple[bool, str]]:
         """Return every condition of readiness by name: whether it holds, and a word about its state."""
@@ -153,6 +159,13 @@ def is_local_name(host: str) -> bool:
     return True
 
 
+def opens_metrics(authorization: str, credentials: tuple[str, ...]) -> bool:
+    """Return whether an `Authorization` value is one of `credentials`. In constant time, whichever it is."""
+    scheme, _, credential = authorization.partition(" ")
+    given = hashlib.sha256(f"{scheme.title()} {credential.strip()}".encode()).digest()
+    return sum(hmac.compare_digest(given, hashlib.sha256(value.encode()).digest()) for value in credentials) > 0
+
+
 class Gate:
     """Lets in who may ask, answers HEAD as GET, and puts the security headers on every answer."""
 
@@ -180,13 +193,23 @@ class Gate:
     def _refusal(self, scope: Scope) -> Response | None:
         """Return the answer to a request that may not be made."""
         fields = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        authorization = fields.get(b"authorization", "")
+        if scope["path"] == METRICS_PATH and self._state.metrics_credentials:
+            has_token = self._state.token is not None and is_authorized(authorization, self._state.token)
+            if has_token or opens_metrics(authorization, self._state.metrics_credentials):
+                return None
+            return JSONResponse(
+                {"detail": "credentials for metrics are needed"},
+                status_code=401,
+                headers={"www-authenticate": 'Basic realm="aiproxyd metrics", Bearer realm="aiproxyd metrics"'},
+            )
         if self._state.token is None:
             if not is_local_name(fields.get(b"host", "")):
                 return JSONResponse(
                     {"detail": "without admin.token this server answers only to an IP address or localhost as its host name"},
                     status_code=421,
                 )
-        elif scope["path"] not in OPEN_PATHS and not is_authorized(fields.get(b"authorization", ""), self._state.token):
+        elif scope["path"] not in OPEN_PATHS and not is_authorized(authorization, self._state.token):
             return JSONResponse(
                 {"detail": "a bearer token is needed"},
                 status_code=401,

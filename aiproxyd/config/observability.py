@@ -1,5 +1,6 @@
 """The sections of the configuration about metrics, traces and prices. Like every section frozen, strict and documented."""
 
+import base64
 import datetime as dt
 import re
 from decimal import Decimal
@@ -11,6 +12,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from aiproxyd.config.section import Section, restart
 from aiproxyd.pricing import Override, Part, Rate
+from aiproxyd.telemetry.settings import MetricsSettings
 
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*\Z")
 _HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+\Z")
@@ -136,6 +138,26 @@ class MetricsConfig(Section):
             message = "basic_user and basic_password go together"
             raise ValueError(message)
         return self
+
+    def to_settings(self) -> MetricsSettings:
+        """Return what the sink needs."""
+        return MetricsSettings(
+            dialects=frozenset(str(dialect) for dialect in self.dialects),
+            header_labels=tuple(self.header_labels),
+            header_label_values=self.header_label_values,
+            per_user=self.per_user,
+            exemplars=self.exemplars,
+        )
+
+    def credentials(self) -> tuple[str, ...]:
+        """Return the values of an `Authorization` header that open `/metrics`; none when nothing is configured."""
+        values = []
+        if self.token is not None:
+            values.append(f"Bearer {self.token.get_secret_value()}")
+        if self.basic_password is not None:
+            pair = f"{self.basic_user}:{self.basic_password.get_secret_value()}"
+            values.append("Basic " + base64.b64encode(pair.encode()).decode())
+        return tuple(values)
 
 
 class TracingConfig(Section):

@@ -55,6 +55,20 @@ class Family:
         """The largest possible number of series: a histogram has one a bucket, `+Inf`, a sum and a count."""
         return self.max_children * (len(self.buckets) + 3 if self.kind is Kind.HISTOGRAM else 1)
 
+    def with_labels(self, names: tuple[str, ...]) -> "Family":
+        """Return this family with further labels behind its own."""
+        return dataclasses.replace(self, labels=self.labels + names) if names else self
+
+    def register(self, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
+        """Register and return this family, whatever its kind."""
+        match self.kind:
+            case Kind.COUNTER:
+                return self.counter(registry)
+            case Kind.GAUGE:
+                return self.gauge(registry)
+            case Kind.HISTOGRAM:
+                return self.histogram(registry)
+
     def counter(self, registry: CollectorRegistry) -> Counter:
         """Register and return this family, which is a counter."""
         assert self.kind is Kind.COUNTER

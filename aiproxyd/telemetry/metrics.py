@@ -39,10 +39,17 @@ from aiproxyd.model.observation import (
 from aiproxyd.model.outcome import Outcome, UsageSource
 from aiproxyd.model.usage import TokenUsage
 from aiproxyd.model.verdict import Action
+from aiproxyd.pricing import MICROS_PER_USD, Charge, Cost, Pricer
+from aiproxyd.telemetry.bifrost import BifrostMetrics
 from aiproxyd.telemetry.coder import CoderMetrics
+from aiproxyd.telemetry.custom_labels import CustomLabels
+from aiproxyd.telemetry.exchange import Dialect, Exchange, exemplar_of
+from aiproxyd.telemetry.exposed import LegacyNames, collectors_of
 from aiproxyd.telemetry.families import Admission, Children, label_text
+from aiproxyd.telemetry.gen_ai import GenAiMetrics
 from aiproxyd.telemetry.own import MAX_REASONS, MAX_TLS_HOSTS, MAX_UNKNOWN_EVENTS, OwnMetrics
 from aiproxyd.telemetry.series import CombinationSeries, ProviderSeries, SeriesTable, method_label
+from aiproxyd.telemetry.settings import MetricsSettings
 from aiproxyd.telemetry.token_types import token_amounts
 
 # Coder's label knows three values; of two entries that claim one host the second is an error.
@@ -50,7 +57,7 @@ _PROVIDER_STATUS = {ProviderStatus.PROXY_EXCLUDED: ProviderStatus.ERROR}
 
 
 class _OpenInterception:
-    __slots__ = ("provider", "series", "started", "usage")
+    __slots__ = ("provider", "request_model", "response_model", "series", "started", "streaming", "usage")
 
     def __init__(self, started: InterceptionStarted, provider: ProviderSeries) -> None:
         self.started = started
@@ -59,6 +66,9 @@ class _OpenInterception:
         """None until the request's body told the model; then it counts in the in-flight gauge."""
         self.usage: TokenUsage | None = None
         """What the provider reported so far."""
+        self.request_model = ""
+        self.response_model = ""
+        self.streaming = False
 
 
 class _Worker:
@@ -68,7 +78,7 @@ class _Worker:
 
     def __init__(self) -> None:
         self.interceptions: dict[str, _OpenInterception] = {}
-        self.passthroughs: dict[str, ProviderSeries] = {}
+        self.passthroughs: dict[str, tuple[ProviderSeries, PassthroughStarted]] = {}
         self.at = 0.0
         """Unix time of its last observation."""
 
@@ -80,10 +90,25 @@ class MetricsSink:
     thread; the exposition may run in another.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, registry: CollectorRegistry, pricer: Pricer | None = None, settings: MetricsSettings = MetricsSettings()
+    ) -> None:
+        """Register every family.
+
+        Args:
+            registry: Gets them.
+            pricer: Knows what responses cost; without one, cost is not counted.
+            settings: Which families and labels there are.
+        """
         self._coder = coder = CoderMetrics(registry)
         self._own = own = OwnMetrics(registry)
-        self._series = SeriesTable(coder, own)
+        self._pricer = pricer
+        self._has_exemplars = settings.exemplars
+        self._series = SeriesTable(coder, own, per_user=settings.per_user)
+        self._dialects = _dialects(registry, settings)
+        if "coder_legacy" in settings.dialects:
+            registry.register(LegacyNames(collectors_of(coder)))
+        self._overhead = Children(own.overhead.labels).of
         self._workers: dict[str, _Worker] = {}
         self._provider_info: set[tuple[str, str, str]] = set()
         self._worker_restarts = 0
@@ -133,15 +158,19 @@ class MetricsSink:
         worker = self._workers.pop(worker_id, None)
         if worker is None:
             return
-        for provider in worker.passthroughs.values():
+        for request_id, (provider, started) in worker.passthroughs.items():
             self._answered(provider, 0)
+            ended = PassthroughEnded(at=worker.at, request_id=request_id, provider=started.provider, status_code=0)
+            for dialect in self._dialects:
+                dialect.passed_through(started, ended)
         for interception in worker.interceptions.values():
             usage = interception.usage
             self._ended(
                 interception,
                 InterceptionEnded(
                     at=worker.at,
-                    interception_id="",
+                    interception_id=interception.started.interception_id,
+                    response_model=interception.response_model,
                     outcome=Outcome.INTERRUPTED,
                     usage_source=UsageSource.NONE if usage is None else UsageSource.REPORTED,
                     usage=usage or TokenUsage(),
@@ -152,8 +181,10 @@ class MetricsSink:
     def _connect_decided(self, _worker: _Worker, decided: ConnectDecided) -> None:
         own = self._own
         own.connect_decide.observe(decided.decide_seconds)
+        self._overhead("auth").observe(decided.decide_seconds)
         if decided.dial_seconds:
             own.upstream_connect.observe(decided.dial_seconds)
+            self._overhead("upstream_connect").observe(decided.dial_seconds)
         connected = decided.status_code == 200
         if decided.action is Action.TUNNEL:
             # Coder counts a tunnel before it is dialled.
@@ -182,17 +213,21 @@ class MetricsSink:
     def _passthrough_started(self, worker: _Worker, started: PassthroughStarted) -> None:
         if started.request_id in worker.passthroughs:
             return
-        provider = worker.passthroughs[started.request_id] = self._series.provider(started.provider)
+        provider = self._series.provider(started.provider)
+        worker.passthroughs[started.request_id] = provider, started
         provider.requests.inc()
         provider.inflight.inc()
         self._passthrough(started.provider, started.route, method_label(started.method)).inc()
 
     def _passthrough_ended(self, worker: _Worker, ended: PassthroughEnded) -> None:
-        provider = worker.passthroughs.pop(ended.request_id, None)
-        if provider is None:
+        passthrough = worker.passthroughs.pop(ended.request_id, None)
+        if passthrough is None:
             self._own.orphaned.inc()
-        else:
-            self._answered(provider, ended.status_code)
+            return
+        provider, started = passthrough
+        self._answered(provider, ended.status_code)
+        for dialect in self._dialects:
+            dialect.passed_through(started, ended)
 
     def _answered(self, provider: ProviderSeries, status_code: int) -> None:
         provider.inflight.dec()
@@ -210,6 +245,7 @@ class MetricsSink:
         interception = self._open(worker, described.interception_id)
         if interception is None or interception.series is not None:
             return
+        interception.streaming = described.streaming
         series = self._described(interception, described.request_model)
         if described.has_prompt:
             series.prompts.inc()
@@ -217,6 +253,7 @@ class MetricsSink:
             interception.provider.request_anomalies.inc()
 
     def _described(self, interception: _OpenInterception, request_model: str) -> CombinationSeries:
+        interception.request_model = request_model
         series = interception.series = self._series.combination(interception.started, request_model)
         series.inflight.inc()
         return series
@@ -225,6 +262,7 @@ class MetricsSink:
         interception = self._open(worker, progressed.interception_id)
         if interception is not None:
             interception.usage = progressed.usage
+            interception.response_model = progressed.response_model
 
     def _tool_called(self, worker: _Worker, called: ToolCalled) -> None:
         interception = self._open(worker, called.interception_id)
@@ -250,7 +288,14 @@ class MetricsSink:
         series = interception.series or self._described(interception, "")
         series.inflight.dec()
         (series.completed if ended.outcome is Outcome.COMPLETED else series.failed).inc()
-        series.duration.observe(ended.duration_seconds)
+        exemplar = exemplar_of(interception.started.interception_id) if self._has_exemplars else None
+        series.duration.observe(ended.duration_seconds, exemplar)
+        cost = self._cost(interception, series, ended)
+        if cost is not None:
+            series.cost(cost.basis).inc(cost.micros / MICROS_PER_USD, exemplar)
+        exchange = Exchange(interception.started, series.combination, interception.streaming, ended, cost)
+        for dialect in self._dialects:
+            dialect.intercepted(exchange, exemplar)
         self._answered(provider, ended.status_code)
         provider.outcome(ended.outcome).inc()
         provider.source(ended.usage_source).inc()
@@ -259,7 +304,10 @@ class MetricsSink:
         if ended.first_byte_seconds is not None:
             provider.first_byte.observe(ended.first_byte_seconds)
         if ended.first_output_seconds is not None:
-            series.first_output.observe(ended.first_output_seconds)
+            series.first_output.observe(ended.first_output_seconds, exemplar)
+            between = exchange.seconds_per_token
+            if between is not None:
+                series.between_tokens.observe(between)
         if ended.error_type is not None:
             provider.error(ended.error_type).inc()
         if ended.anomaly:
@@ -271,6 +319,26 @@ class MetricsSink:
         if ended.usage_source is UsageSource.ESTIMATED:
             provider.estimated_input.inc(max(0, ended.usage.input_tokens))
             provider.estimated_output.inc(max(0, ended.usage.output_tokens))
+
+    def _cost(self, interception: _OpenInterception, series: CombinationSeries, ended: InterceptionEnded) -> Cost | None:
+        if self._pricer is None or ended.usage_source is UsageSource.NONE:
+            return None
+        started = interception.started
+        cost = self._pricer.price(
+            Charge(
+                at=ended.at,
+                provider=started.provider,
+                provider_type=started.provider_type,
+                host=started.host,
+                model=ended.response_model or interception.request_model,
+                usage=ended.usage,
+                billing=started.billing,
+                metadata=ended.metadata,
+            )
+        )
+        if cost is None:
+            series.unpriced(started.provider_type).inc()
+        return cost
 
     def _unknown_events_seen(self, _worker: _Worker, seen: UnknownEventsSeen) -> None:
         for event, count in seen.counts.items():
@@ -326,6 +394,15 @@ class MetricsSink:
     def store_failed(self) -> None:
         """Count an attempt to store a batch that failed."""
         self._own.store_errors.inc()
+
+
+def _dialects(registry: CollectorRegistry, settings: MetricsSettings) -> tuple[Dialect, ...]:
+    dialects: list[Dialect] = []
+    if "bifrost" in settings.dialects:
+        dialects.append(BifrostMetrics(registry, CustomLabels(settings.header_labels, settings.header_label_values)))
+    if "gen_ai" in settings.dialects:
+        dialects.append(GenAiMetrics(registry, CustomLabels(settings.header_labels, settings.header_label_values)))
+    return tuple(dialects)
 
 
 def _set_both(gauges: tuple[Gauge, ...], value: float) -> None:

@@ -1,9 +1,11 @@
 """Writes `docs/metrics.md` from the families. Run `python -m aiproxyd.telemetry.metrics_page > docs/metrics.md` after a change."""
 
 import sys
+from types import ModuleType
 
 from aiproxyd.model.outcome import Outcome
-from aiproxyd.telemetry import coder, own
+from aiproxyd.telemetry import bifrost, coder, gen_ai, own, worker_processes
+from aiproxyd.telemetry.exposed import LEGACY_GATEWAY, LEGACY_PROXY
 from aiproxyd.telemetry.families import Family, Kind
 from aiproxyd.telemetry.token_types import COMMON, OF_API
 
@@ -57,6 +59,22 @@ for `+Inf`, the sum and the count.
 """
 
 
+_LEGACY = f"""\
+## Coder's names of before 2.35
+
+With `metrics.dialects: [coder_legacy]` every metric of Coder's names above is there a second time, with the same values:
+`{coder.GATEWAY}…` as `{LEGACY_GATEWAY}…`, `{coder.PROXY}…` as `{LEGACY_PROXY}…`. Without the dialect Prometheus can make them
+of the new ones; not with it, or every series is there twice:
+
+```yaml
+metric_relabel_configs:
+  # The proxy's rule goes first: the other one matches its metrics too.
+  - {{source_labels: [__name__], regex: "{coder.PROXY}(.*)", target_label: __name__, replacement: "{LEGACY_PROXY}${{1}}"}}
+  - {{source_labels: [__name__], regex: "{coder.GATEWAY}(.*)", target_label: __name__, replacement: "{LEGACY_GATEWAY}${{1}}"}}
+```
+"""
+
+
 def render() -> str:
     """Return the whole page."""
     parts = [_HEAD]
@@ -65,8 +83,18 @@ def render() -> str:
             "Coder's names", "Names, types, labels and buckets of Coder's AI Gateway and AI Gateway Proxy.", coder.FAMILIES
         )
     )
-    parts.append(_section("Our own", "What Coder does not have, under the same prefixes.", own.FAMILIES))
+    parts.append(
+        _section("Our own", "What Coder does not have, under the same prefixes.", own.FAMILIES + worker_processes.FAMILIES)
+    )
+    parts.append(_LEGACY)
+    parts.append(_section("Bifrost's names", f"With `metrics.dialects: [bifrost]`. {_prose(bifrost)}", bifrost.FAMILIES))
+    parts.append(_section("OpenTelemetry's names", f"With `metrics.dialects: [gen_ai]`. {_prose(gen_ai)}", gen_ai.FAMILIES))
     return "\n".join(parts)
+
+
+def _prose(module: ModuleType) -> str:
+    """Return what a dialect's docstring says behind its first paragraph."""
+    return (module.__doc__ or "").partition("\n\n")[2].strip()
 
 
 def _section(title: str, about: str, families: tuple[Family, ...]) -> str:

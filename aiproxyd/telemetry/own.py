@@ -20,9 +20,11 @@ _REASONS = (MAX_REASONS + 1, "reasons")
 
 # A proxy's own work is fractions of a millisecond to milliseconds; a connection across the world is a few hundred.
 _CONNECT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_OVERHEAD_BUCKETS = (0.0001, 0.00025, 0.0005, *_CONNECT_BUCKETS)
 # A small model answers in 0.2 s, a reasoning one may be silent for minutes.
 _FIRST_OUTPUT_BUCKETS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300)
 # 1 kB to 100 MB: one prompt to a whole repository with pictures.
+_BETWEEN_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 _BODY_BUCKETS = (1e3, 1e4, 1e5, 1e6, 1e7, 1e8)
 _TUNNEL_BUCKETS = (0.1, 1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600)
 _STORE_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30)
@@ -91,6 +93,25 @@ RESPONSE_BODY = histogram(
     (_PROVIDERS,),
     buckets=_BODY_BUCKETS,
 )
+BETWEEN_TOKENS = histogram(
+    GATEWAY + "time_per_output_token_seconds",
+    "Mean seconds between the output tokens of a streamed response that completed; one observation a response.",
+    ("provider", "model"),
+    (_COMBINATIONS,),
+    buckets=_BETWEEN_BUCKETS,
+)
+COST = counter(
+    GATEWAY + "cost_usd_total",
+    "Cost in USD by basis: list_price, or list_price_equivalent where a plan pays and the amount is a comparison.",
+    ("provider", "model", "basis", "initiator_id", "client"),
+    (_COMBINATIONS, (2, "bases")),
+)
+UNPRICED = counter(
+    GATEWAY + "cost_control_unpriced_token_usage_records_total",
+    "Records of token usage whose cost is not known.",
+    ("provider", "provider_type", "model"),
+    (_COMBINATIONS,),
+)
 ORPHANED = counter(
     GATEWAY + "orphaned_observations_total",
     "Observations of requests whose start this process has not seen, as after a restart. They are stored, not counted elsewhere.",
@@ -112,6 +133,14 @@ UPSTREAM_CONNECT = histogram(
     PROXY + "upstream_connect_seconds",
     "Seconds to resolve and connect to the destination of a CONNECT, where that was tried.",
     buckets=_CONNECT_BUCKETS,
+)
+OVERHEAD = histogram(
+    PROXY + "overhead_seconds",
+    "Seconds by part of what a request waits for besides the model: auth (the verdict on its CONNECT), upstream_connect (to resolve "
+    "and connect), tls (both handshakes), tap (reading along with one request and its response).",
+    ("part",),
+    ((4, "parts"),),
+    buckets=_OVERHEAD_BUCKETS,
 )
 CLIENT_TLS_FAILURES = counter(
     PROXY + "client_tls_failures_total",
@@ -169,6 +198,9 @@ FAMILIES: tuple[Family, ...] = (
     UNKNOWN_EVENTS,
     FIRST_BYTE,
     FIRST_OUTPUT,
+    BETWEEN_TOKENS,
+    COST,
+    UNPRICED,
     REQUEST_BODY,
     RESPONSE_BODY,
     ORPHANED,
@@ -176,6 +208,7 @@ FAMILIES: tuple[Family, ...] = (
     CONNECT_REFUSED,
     CONNECT_DECIDE,
     UPSTREAM_CONNECT,
+    OVERHEAD,
     CLIENT_TLS_FAILURES,
     UPSTREAM_TLS_FAILURES,
     TUNNEL_BYTES,
@@ -205,6 +238,10 @@ class OwnMetrics:
         self.unknown_events = UNKNOWN_EVENTS.counter(registry)
         self.first_byte = FIRST_BYTE.histogram(registry)
         self.first_output = FIRST_OUTPUT.histogram(registry)
+        self.between_tokens = BETWEEN_TOKENS.histogram(registry)
+        self.cost = COST.counter(registry)
+        self.unpriced = UNPRICED.counter(registry)
+        self.overhead = OVERHEAD.histogram(registry)
         self.request_body = REQUEST_BODY.histogram(registry)
         self.response_body = RESPONSE_BODY.histogram(registry)
         self.orphaned = ORPHANED.counter(registry)

@@ -14,6 +14,9 @@ from aiproxyd.telemetry.coder import LIMITS, METHODS, CoderMetrics, Limits
 from aiproxyd.telemetry.families import OTHER, Admission, Children, label_text
 from aiproxyd.telemetry.own import OwnMetrics
 
+EVERYBODY = "all"
+"""The user's label where metrics do not tell users apart."""
+
 
 def code_label(status_code: int) -> str:
     """Return the `code` label of a status: its three digits, `0` for none, `other` for what is no status."""
@@ -117,6 +120,7 @@ class CombinationSeries:
         self.combination = combination
         self._coder = coder
         self._own = own
+        self._costs: dict[str, Counter] = {}
         self._tokens: dict[str, Counter] = {}
 
     def _status(self, status: str) -> Counter:
@@ -148,6 +152,23 @@ class CombinationSeries:
     def first_output(self) -> Histogram:
         """Seconds to the first output."""
         return self._own.first_output.labels(self.combination.provider, self.combination.model)
+
+    @cached_property
+    def between_tokens(self) -> Histogram:
+        """Mean seconds between output tokens."""
+        return self._own.between_tokens.labels(self.combination.provider, self.combination.model)
+
+    def cost(self, basis: str) -> Counter:
+        """Return the counter of USD on this basis."""
+        child = self._costs.get(basis)
+        if child is None:
+            provider, _, _, model, initiator, client = self.combination
+            child = self._costs[basis] = self._own.cost.labels(provider, model, basis, initiator, client)
+        return child
+
+    def unpriced(self, provider_type: str) -> Counter:
+        """Return the counter of records without a cost."""
+        return self._own.unpriced.labels(self.combination.provider, provider_type, self.combination.model)
 
     @cached_property
     def prompts(self) -> Counter:
@@ -188,10 +209,11 @@ class Places:
 class SeriesTable:
     """Finds series by labels and keeps their number within the limits."""
 
-    def __init__(self, coder: CoderMetrics, own: OwnMetrics, limits: Limits = LIMITS) -> None:
+    def __init__(self, coder: CoderMetrics, own: OwnMetrics, limits: Limits = LIMITS, *, per_user: bool = True) -> None:
         self._coder = coder
         self._own = own
         self._limits = limits
+        self._per_user = per_user
         self._models = Admission(limits.models)
         self._places = Places(limits.combinations - limits.endpoints)
         self._tool_places = Places(limits.tool_combinations - limits.endpoints)
@@ -207,23 +229,24 @@ class SeriesTable:
             started: The head of its request.
             request_model: What its body asks for; may be empty.
         """
-        key = Combination(started.provider, started.route, started.method, request_model, started.principal_id, started.client)
+        user = started.principal_id if self._per_user else EVERYBODY
+        key = Combination(started.provider, started.route, started.method, request_model, user, started.client)
         series = self._combinations.get(key)
         if series is None:
-            series = self._combination(started, request_model)
+            series = self._combination(started, request_model, user)
         return series
 
-    def _combination(self, started: InterceptionStarted, request_model: str) -> CombinationSeries:
+    def _combination(self, started: InterceptionStarted, request_model: str, principal_id: str) -> CombinationSeries:
         """Find or make the series, with the first labels for which there is a place."""
         limits = self._limits
         endpoint = (started.provider, started.route, method_label(started.method))
-        user = label_text(started.principal_id)
+        user = label_text(principal_id)
         model = self._models.label(request_model)
         whole = Combination(*endpoint, model, user, label_text(started.client))
         of_user = Combination(*endpoint, OTHER, user, OTHER)
         if whole in self._combinations:
             key = whole
-        elif self._places.take(user, limits.combinations_of_a_user):
+        elif self._places.take(user, limits.combinations_of_a_user if self._per_user else limits.combinations):
             # Only who has a place may use up a model name.
             self._models.admit(model)
             key = whole

@@ -20,6 +20,7 @@ class State:
     def __init__(self):
         self.metrics_registry = create_registry()
         self.token = None
+        self.metrics_credentials = ()
         self.conditions = {"store": (True, "reachable"), "workers": (True, "2 ready")}
         self.pem = trustme.CA().cert_pem.bytes()
 
@@ -226,3 +227,27 @@ async def test_there_are_no_pages_that_load_scripts_from_elsewhere(client):
 async def test_the_openapi_document_lists_the_endpoints_once(client):
     document = (await client.get("/openapi.json")).json()
     assert set(document["paths"]) == {"/healthz", "/readyz", "/metrics", "/ca-cert.pem"}
+
+
+@pytest.mark.parametrize("admin_token", [None, "admin-secret-token"])
+def test_metrics_may_have_credentials_of_their_own(admin_token):
+    from starlette.testclient import TestClient
+
+    state = State()
+    state.token = admin_token
+    state.metrics_credentials = ("Bearer scrape-me", "Basic dTpw")
+    client = TestClient(create_app(state), base_url="http://127.0.0.1")
+    for authorization, status in (
+        ("", 401),
+        ("Bearer wrong", 401),
+        ("Basic d3Jvbmc=", 401),
+        ("bearer scrape-me", 200),
+        ("BASIC dTpw", 200),
+        ("Bearer admin-secret-token", 200 if admin_token else 401),
+    ):
+        answer = client.get("/metrics", headers={"authorization": authorization} if authorization else {})
+        assert answer.status_code == status, authorization
+    assert "Basic" in client.get("/metrics").headers["www-authenticate"]
+    # They open nothing else.
+    if admin_token:
+        assert client.get("/openapi.json", headers={"authorization": "Bearer scrape-me"}).status_code == 401
