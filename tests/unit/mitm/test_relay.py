@@ -4,14 +4,21 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from random import Random
 
 import pytest
 
-from aiproxyd.mitm.decrypted import AbortedBy
+from aiproxyd.classify import Provider
+from aiproxyd.mitm.deadlines import Deadlines
+from aiproxyd.mitm.decrypted import AbortedBy, DecryptedConnection
 from aiproxyd.mitm.front import FrontSettings
-from aiproxyd.mitm.relay import MAX_PIPELINED, RelaySettings
+from aiproxyd.mitm.relay import MAX_PIPELINED, Relay, RelaySettings
+from aiproxyd.mitm.report import Reporter
+from aiproxyd.model.authority import Authority
 from aiproxyd.model.observation import ClientTlsFailed, ConnectDecided, UnknownEventsSeen, UpstreamTlsFailed
-from tests.unit.mitm.stage import PROVIDER_HOST, answer_all, read_response, reset, stage, until
+from aiproxyd.model.principal import ANONYMOUS
+from tests.unit.mitm.stage import PROVIDER_HOST, Memory, SeeingTap, answer_all, read_response, reset, stage, until
+from tests.unit.wire import http1_conversations
 
 LOOPS = "both"
 
@@ -623,3 +630,128 @@ async def test_a_fault_of_ours_closes_the_connection_and_hangs_nobody(tmp_path, 
         assert "a connection is closed because its relay failed" in caplog.text
         assert [d.status_code for d in s.memory.of(ConnectDecided)] == [200]
         writer.close()
+
+
+# Fidelity
+
+
+class Bare:
+    """A relay without TLS, whose four ends are a test's: for conversations by the thousand."""
+
+    def __init__(self, tap, memory, deadlines):
+        self.client, near_client = socket.socketpair()
+        self.upstream, near_upstream = socket.socketpair()
+        for end in (self.client, self.upstream, near_client, near_upstream):
+            end.setblocking(False)
+        self.reasons = []
+        provider = Provider(name="anthropic", type="anthropic")
+        self.relay = Relay(
+            near_client,
+            near_upstream,
+            DecryptedConnection(id="1", authority=Authority(PROVIDER_HOST, 443), provider=provider, principal=ANONYMOUS),
+            tap=tap,
+            reporter=Reporter(memory),
+            settings=RelaySettings(),
+            deadlines=deadlines,
+            on_closed=self.reasons.append,
+        )
+        self.relay.start()
+
+    def close(self):
+        self.relay.close()
+        self.client.close()
+        self.upstream.close()
+
+
+async def say(end, pieces):
+    loop = asyncio.get_running_loop()
+    for piece in pieces:
+        await loop.sock_sendall(end, piece)
+        await asyncio.sleep(0)
+
+
+async def hear(end, count):
+    loop = asyncio.get_running_loop()
+    heard = bytearray()
+    while len(heard) < count:
+        data = await loop.sock_recv(end, count - len(heard))
+        assert data, "the relay closed early"
+        heard += data
+    return bytes(heard)
+
+
+@pytest.mark.parametrize("seed", range(0, 2000, 100))
+async def test_conversations_arrive_bit_for_bit_and_the_tap_sees_what_was_meant(seed):
+    # 2,000 conversations on each loop.
+    loop = asyncio.get_running_loop()
+    deadlines = Deadlines()
+    for number in range(seed, seed + 100):
+        random = Random(number)
+        conversation = http1_conversations.conversation(random)
+        memory, tap = Memory(), SeeingTap()
+        bare = Bare(tap, memory, deadlines)
+
+        async def serve(conversation=conversation, bare=bare, random=random):
+            for request, response in zip(conversation.requests, conversation.responses, strict=True):
+                assert await hear(bare.upstream, len(request.wire)) == request.wire
+                await say(bare.upstream, coarse(random, response.wire))
+                if response.ends_by_close:
+                    bare.upstream.shutdown(socket.SHUT_WR)
+            if conversation.responses[-1].is_upgrade:
+                await say(bare.upstream, coarse(random, conversation.after_upgrade[1]))
+                assert await hear(bare.upstream, len(conversation.after_upgrade[0])) == conversation.after_upgrade[0]
+
+        serving = loop.create_task(serve())
+        wire = b"".join(request.wire for request in conversation.requests)
+        speaking = loop.create_task(say(bare.client, coarse(random, wire)))
+        wire = b"".join(response.wire for response in conversation.responses)
+        assert await hear(bare.client, len(wire)) == wire, number
+        await speaking
+        if conversation.responses[-1].is_upgrade:
+            await say(bare.client, [conversation.after_upgrade[0]])
+            assert await hear(bare.client, len(conversation.after_upgrade[1])) == conversation.after_upgrade[1]
+        await serving
+        if conversation.responses[-1].ends_by_close:
+            assert await loop.sock_recv(bare.client, 1) == b""
+        assert not memory.told, number
+        assert [(seen.head.method, seen.request) for seen in tap.requests] == [
+            (request.method, request.body) for request in conversation.requests
+        ]
+        assert [(str(seen.response_heads[0].status_code), seen.response) for seen in tap.requests] == [
+            (response.start, response.body) for response in conversation.responses
+        ]
+        assert all(seen.is_over and seen.aborted is None for seen in tap.requests)
+        bare.close()
+    deadlines.close()
+
+
+def coarse(random, data):
+    """Return `data` in a few pieces: each costs a turn of the loop."""
+    pieces = []
+    while data:
+        size = random.choice((1, 2, 30, 500, len(data)))
+        pieces.append(data[:size])
+        data = data[size:]
+        if len(pieces) > 10:
+            return [*pieces, data] if data else pieces
+    return pieces
+
+
+@pytest.mark.parametrize(("name", "attack"), http1_conversations.ATTACKS, ids=[name for name, _ in http1_conversations.ATTACKS])
+async def test_an_attack_arrives_bit_for_bit_and_is_counted(name, attack):
+    deadlines = Deadlines()
+    memory, tap = Memory(), SeeingTap()
+    bare = Bare(tap, memory, deadlines)
+    before = b"POST /before HTTP/1.1\r\nContent-Length: 2\r\n\r\nok"
+    after = b"GET /after HTTP/1.1\r\n\r\n"
+    for wire in (before, attack, after):
+        await say(bare.client, [wire])
+        assert await hear(bare.upstream, len(wire)) == wire
+    answers = b"HTTP/1.1 204 \r\n\r\nHTTP/1.1 204 \r\n\r\n"
+    await say(bare.upstream, [answers])
+    assert await hear(bare.client, len(answers)) == answers
+    assert len(memory.of(UnknownEventsSeen)) == 1
+    assert "/after" not in [seen.head.path for seen in tap.requests]
+    assert all(seen.is_over for seen in tap.requests)
+    bare.close()
+    deadlines.close()
