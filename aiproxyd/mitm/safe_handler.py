@@ -8,8 +8,7 @@ What differs from mitmproxy's `ConnectionHandler` (12.2.3), and why:
 - Hooks that are plain functions run where they are asked for; mitmproxy starts a task for each.
 - A connection is opened with the socket that was handed over, once; again only through `redial`, and only to the same authority.
 - Handshakes have deadlines, and a client has so many bytes for its own.
-- While layers wait for a connection or a hook, nothing is read from the client, and while an HTTP/2 peer does not open its window,
-  nothing is read from the other side: mitmproxy would hoard all of it.
+- What layers would hoard is not read; see `backpressure`.
 """
 # mypy: disallow-untyped-calls=False
 
@@ -18,7 +17,7 @@ import collections
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -28,13 +27,12 @@ from mitmproxy.options import Options
 from mitmproxy.proxy import commands, events, mode_specs, server, server_hooks
 from mitmproxy.proxy.layers import ClientTLSLayer, HttpLayer, ServerTLSLayer
 from mitmproxy.proxy.layers import tls as tls_layers
-from mitmproxy.proxy.layers.http import HttpClient, HTTPMode
+from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook
 from mitmproxy.proxy.layers.http._http1 import Http1Connection
-from mitmproxy.proxy.layers.http._http2 import Http2Connection
-from mitmproxy.proxy.tunnel import TunnelLayer
 
 from aiproxyd.exceptions import AiproxydError
+from aiproxyd.mitm.backpressure import Gates
 from aiproxyd.mitm.hooks import HookTable
 from aiproxyd.mitm.layer_tls import LayerTls
 from aiproxyd.model.authority import Authority
@@ -42,14 +40,7 @@ from aiproxyd.model.authority import Authority
 log = logging.getLogger(__name__)
 
 type Ended = Callable[[], None]
-
 type Redial = Callable[[Authority], Awaitable[socket.socket]]
-
-# A ClientHello with every extension and post-quantum keys has some 2 KiB; mitmproxy buffers up to 16 MiB of one.
-MAX_CLIENT_HANDSHAKE_BYTES = 65536
-
-# What one HTTP/2 connection may hold for a peer that does not open its window; more is left in the other side's socket.
-MAX_HELD_HTTP2_BYTES = 4 << 20
 
 # mitmproxy reads up to so much at once from a stream; asyncio holds up to twice as much before it stops reading the socket.
 _STREAM_LIMIT_BYTES = 65536
@@ -130,11 +121,10 @@ class SafeHandler(server.LiveConnectionHandler):
         self._is_pumping = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._deadlines: dict[mitm.Connection, asyncio.TimerHandle] = {}
-        self._waiting: set[object] = set()
-        self._gates: dict[mitm.Connection, asyncio.Event] = {}
+        self._gates = Gates(self.client)
 
         self.client.id = connection_id
-        self.transports = {self.client: server.ConnectionIO(reader=self._gated(self.client, reader), writer=writer)}
+        self.transports = {self.client: server.ConnectionIO(reader=self._reader_of(self.client, reader), writer=writer)}
         context = self.layer.context
         context.server.address = (authority.host, authority.port)
         context.server.sni = authority.host
@@ -245,19 +235,19 @@ class SafeHandler(server.LiveConnectionHandler):
             case tls_layers.TlsStartClientHook():
                 self._expect_handshake(self.client, self._settings.client_tls_timeout_seconds)
             case tls_layers.TlsStartServerHook():
-                self._waiting.add(hook.data.conn)
+                self._gates.wait_for(hook.data.conn)
             case tls_layers.TlsEstablishedClientHook() | tls_layers.TlsFailedClientHook():
                 self._end_deadline(self.client)
             case tls_layers.TlsEstablishedServerHook() | tls_layers.TlsFailedServerHook():
                 self._end_deadline(hook.data.conn)
-                self._waiting.discard(hook.data.conn)
+                self._gates.done_with(hook.data.conn)
         try:
             pending = self._hooks.run(hook.name, *hook.args())
         except Exception as exc:  # the hook boundary
             self._hook_failed(hook, exc)
             pending = None
         if pending is not None:
-            self._waiting.add(hook)
+            self._gates.wait_for(hook)
             self._start_task(self._finish_hook(hook, pending))
         elif hook.blocking:
             self._events.append(events.HookCompleted(hook))
@@ -267,9 +257,11 @@ class SafeHandler(server.LiveConnectionHandler):
             await pending
         except Exception as exc:  # the hook boundary
             self._hook_failed(hook, exc)
-        self._waiting.discard(hook)
-        if hook.blocking and self.failure is None:
+        self._gates.done_with(hook)
+        if hook.blocking:
             await self.server_event(events.HookCompleted(hook))
+        else:
+            self._settle_gates()
 
     def _hook_failed(self, hook: commands.StartHook, exc: Exception) -> None:
         if hook.name in _OBSERVING_HOOKS:
@@ -302,7 +294,7 @@ class SafeHandler(server.LiveConnectionHandler):
     async def open_connection(self, command: commands.OpenConnection) -> None:
         """Connect to the provider: with the socket that was handed over, or by asking for another one."""
         connection = command.connection
-        self._waiting.add(command)
+        self._gates.wait_for(command)
         try:
             assert isinstance(connection, mitm.Server)
             await self._open(command, connection)
@@ -310,10 +302,9 @@ class SafeHandler(server.LiveConnectionHandler):
             # The task supervisor: a connection that nobody opens would leave its request waiting.
             self._fail(exc)
         finally:
-            self._waiting.discard(command)
-            self._waiting.discard(connection)
+            self._gates.done_with(command)
             self._end_deadline(connection)
-            self._gates.pop(connection, None)
+            self._gates.forget(connection)
             self._settle_gates()
 
     async def _open(self, command: commands.OpenConnection, connection: mitm.Server) -> None:
@@ -331,11 +322,11 @@ class SafeHandler(server.LiveConnectionHandler):
         connection.state = mitm.ConnectionState.OPEN
         connection.peername = writer.get_extra_info("peername")
         connection.sockname = writer.get_extra_info("sockname")
-        self.transports[connection] = server.ConnectionIO(asyncio.current_task(), self._gated(connection, reader), writer)
+        self.transports[connection] = server.ConnectionIO(asyncio.current_task(), self._reader_of(connection, reader), writer)
         await self.handle_hook(server_hooks.ServerConnectedHook(data))
         if connection.tls:
             self._expect_handshake(connection, self._settings.upstream_tls_timeout_seconds)
-        self._waiting.discard(command)
+        self._gates.done_with(command)
         await self.server_event(events.OpenConnectionCompleted(command, None))
         try:
             await self.handle_connection(connection)
@@ -387,37 +378,18 @@ class SafeHandler(server.LiveConnectionHandler):
             self._tls.late.add(connection.id)
             transport.handler.cancel("handshake timeout")
 
-    # Backpressure
+    # Odds and ends
 
-    def _gated(self, connection: mitm.Connection, reader: asyncio.StreamReader) -> Any:
-        gate = self._gates[connection] = asyncio.Event()
-        gate.set()
-        return _GatedReader(reader, gate, None if connection is not self.client else self.client)
+    def _reader_of(self, connection: mitm.Connection, reader: asyncio.StreamReader) -> Any:
+        return self._gates.reader(connection, reader)  # has the one method that mitmproxy calls
 
     def _settle_gates(self) -> None:
-        held = {connection: bytes_held for connection, bytes_held in self._held() if bytes_held > MAX_HELD_HTTP2_BYTES}
-        client_is_full = self.client in held
-        server_is_full = len(held) > client_is_full
-        if client_is_full and server_is_full:
-            # Each side's window update would wait behind what is not read.
-            self._fail(AiproxydError("neither side of an HTTP/2 connection opens its window"))
+        if self.failure is not None:
             return
-        for connection, gate in self._gates.items():
-            must_wait = server_is_full or self._waiting if connection is self.client else client_is_full
-            if must_wait:
-                gate.clear()
-            else:
-                gate.set()
-
-    def _held(self) -> Iterator[tuple[mitm.Connection, int]]:
-        if self.client.alpn != b"h2":
-            return
-        for connection, layer in self._http.connections.items():
-            http2 = _innermost(layer)
-            if isinstance(http2, Http2Connection):
-                yield connection, sum(len(piece.data) for held in http2.h2_conn.stream_buffers.values() for piece in held)
-
-    # Odds and ends
+        try:
+            self._gates.settle(self._http)
+        except AiproxydError as exc:
+            self._fail(exc)
 
     def _start_task(self, work: Any) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
@@ -429,35 +401,3 @@ class SafeHandler(server.LiveConnectionHandler):
         """Log what mitmproxy warns of. Its information messages are a line per connection and hold received bytes."""
         if level >= logging.WARNING:
             log.log(level if exc_info else logging.DEBUG, "mitmproxy: %s", message[:200], exc_info=exc_info)
-
-
-class _GatedReader:
-    """Reads from a stream while its gate is open, and so much of it before TLS is established."""
-
-    def __init__(self, reader: asyncio.StreamReader, gate: asyncio.Event, client: mitm.Client | None) -> None:
-        self._reader = reader
-        self._gate = gate
-        self._client = client
-        self._handshake_bytes = 0
-
-    async def read(self, limit: int) -> bytes:
-        if not self._gate.is_set():
-            await self._gate.wait()
-        if self._client is not None:
-            # Looked at before reading: the read that completes the handshake may hold the first request as well.
-            if self._client.tls_established:
-                self._client = None
-            elif self._handshake_bytes > MAX_CLIENT_HANDSHAKE_BYTES:
-                raise ConnectionAbortedError("the client's handshake is larger than any")
-        data = await self._reader.read(limit)
-        self._handshake_bytes += len(data)
-        return data
-
-
-def _innermost(layer: Any) -> Any:
-    while isinstance(layer, TunnelLayer | HttpClient):
-        inner = getattr(layer, "child_layer", None)
-        if inner is None:
-            break
-        layer = inner
-    return layer

@@ -10,7 +10,7 @@ import h2.events
 import h2.settings
 import pytest
 
-from aiproxyd.mitm.safe_handler import MAX_HELD_HTTP2_BYTES
+from aiproxyd.mitm.backpressure import MAX_HELD_HTTP2_BYTES, held_bytes
 from aiproxyd.model.observation import InterceptionEnded
 from tests.unit.mitm.conversation import BODY, REPLY
 from tests.unit.mitm.rig import HOST, PATIENCE_SECONDS, Rig, rig
@@ -184,7 +184,7 @@ async def test_a_client_that_does_not_open_its_window_costs_a_bounded_amount():
         stream_id = client.request()
         await asyncio.wait_for(stalled.wait(), PATIENCE_SECONDS)
         handler = running.engine._handlers["connection-0"]
-        held = dict(handler._held())
+        held = dict(held_bytes(handler._http))
         assert sum(held.values()) < 2 * MAX_HELD_HTTP2_BYTES
         assert written < total
         # And it was only waiting: once the window opens, all of it arrives.
