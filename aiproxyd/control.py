@@ -26,7 +26,7 @@ from aiproxyd.config.loader import load
 from aiproxyd.config.providers import provider_table
 from aiproxyd.config.schema import Config, restart_fields_changed
 from aiproxyd.exceptions import AiproxydError, ConfigError
-from aiproxyd.fold import Fold
+from aiproxyd.fold import Fold, LiveSink
 from aiproxyd.identity.users import Identity, ensure_first_user
 from aiproxyd.journal.segments import has_live_worker, journal_bytes
 from aiproxyd.storage.store import Store
@@ -131,7 +131,10 @@ class Control:
         self._metrics = MetricsSink(registry, self._prices, config.metrics.to_settings())
         self._metrics.set_ca_expiry(self._ca.certificate.not_valid_after_utc.timestamp())
         self._apply_providers(self._table)
-        self._fold = Fold(journal, self._store, [self._metrics, TroubleLog()], await self._store.positions())
+        sinks: list[LiveSink] = [self._metrics, TroubleLog()]
+        if config.tracing.enabled:
+            sinks.append(self._start_tracing(stack))
+        self._fold = Fold(journal, self._store, sinks, await self._store.positions())
         self._fold.on_store_write = self._metrics.store_written
         self._fold.on_store_error = self._metrics.store_failed
         labels = config.metrics.labels
@@ -154,6 +157,16 @@ class Control:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.request_stop)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
+
+    def _start_tracing(self, stack: contextlib.AsyncExitStack) -> LiveSink:
+        # Imports that most daemons do not need, and megabytes of them.
+        from aiproxyd.telemetry.otlp import create_provider
+        from aiproxyd.telemetry.traces import TraceSink
+
+        settings = self.config.tracing.to_settings()
+        traces = TraceSink(create_provider(settings), settings)
+        stack.push_async_callback(asyncio.to_thread, traces.close)
+        return traces
 
     async def _finish(self) -> None:
         """Drain the workers and fold what they wrote last."""

@@ -12,7 +12,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from aiproxyd.config.section import Section, restart
 from aiproxyd.pricing import Override, Part, Rate
-from aiproxyd.telemetry.settings import MetricsSettings
+from aiproxyd.telemetry.settings import MetricsSettings, TracingSettings
 
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*\Z")
 _HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+\Z")
@@ -186,6 +186,19 @@ class TracingConfig(Section):
     @classmethod
     def _empty(cls, value: object) -> object:
         return {} if value is None else value
+
+    def to_settings(self) -> TracingSettings:
+        """Return what making and sending spans needs."""
+        return TracingSettings(
+            endpoint=self.endpoint,
+            protocol=self.protocol,
+            headers={name: value.get_secret_value() for name, value in self.headers.items()},
+            ca_file=str(self.ca_file or ""),
+            service_name=self.service_name,
+            sample_ratio=self.sample_ratio,
+            capture_logs=self.capture_logs,
+            content=self.content,
+        )
 
 
 class PriceOverrideConfig(Section):

@@ -1,0 +1,290 @@
+"""Twin of aiproxyd/telemetry/traces.py and otlp.py: spans as a real collector decodes them, over gRPC and HTTP."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from aiproxyd.exceptions import ConfigError
+from aiproxyd.model.events import ThoughtSource
+from aiproxyd.model.observation import (
+    InterceptionDescribed,
+    InterceptionEnded,
+    InterceptionStarted,
+    Observation,
+    PassthroughEnded,
+    PassthroughStarted,
+    ThoughtRecorded,
+    ToolCalled,
+    WorkerStarted,
+)
+from aiproxyd.model.outcome import ErrorType, Outcome, UsageSource
+from aiproxyd.model.usage import TokenUsage
+from aiproxyd.telemetry.otlp import create_provider
+from aiproxyd.telemetry.settings import TracingSettings
+from aiproxyd.telemetry.traces import MAX_RECORDS, TraceSink
+from tests.support.otlp import attributes_of, grpc_collector, http_collector
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+BASE = {
+    "Intercept",
+    "Intercept.CreateInterceptor",
+    "Intercept.RecordInterception",
+    "Intercept.ProcessRequest",
+    "Intercept.ProcessRequest.Upstream",
+    "Intercept.RecordInterceptionEnded",
+}
+
+
+def started(**more: Any) -> InterceptionStarted:
+    fields: dict[str, Any] = {
+        "at": 1000.0,
+        "interception_id": "i1",
+        "provider": "claude",
+        "provider_type": "anthropic",
+        "api": "anthropic.messages",
+        "method": "POST",
+        "route": "/v1/messages",
+        "host": "api.anthropic.com",
+        "principal_id": "u1",
+        "principal_name": "ada",
+    }
+    return InterceptionStarted(**(fields | more))
+
+
+def described(**more: Any) -> InterceptionDescribed:
+    fields: dict[str, Any] = {
+        "at": 1000.25,
+        "interception_id": "i1",
+        "request_model": "claude-x",
+        "streaming": True,
+        "has_prompt": True,
+        "prompt": "the prompt",
+        "client_session_id": "s1",
+    }
+    return InterceptionDescribed(**(fields | more))
+
+
+def tool(position: int = 0) -> ToolCalled:
+    return ToolCalled(at=1001, interception_id="i1", tool="Read", position=position, call_id="toolu_1", arguments='{"a": 1}')
+
+
+def thought(position: int = 0) -> ThoughtRecorded:
+    return ThoughtRecorded(
+        at=1001, interception_id="i1", position=position, source=ThoughtSource.THINKING, content="the thought"
+    )
+
+
+def ended(**more: Any) -> InterceptionEnded:
+    fields: dict[str, Any] = {
+        "at": 1002.5,
+        "interception_id": "i1",
+        "outcome": Outcome.COMPLETED,
+        "usage_source": UsageSource.REPORTED,
+        "usage": TokenUsage(input_tokens=3, output_tokens=5, cache_read_input_tokens=7),
+        "status_code": 200,
+        "response_id": "msg_1",
+        "response_model": "claude-x-1",
+        "finish_reason": "end_turn",
+        "first_output_seconds": 0.5,
+    }
+    return InterceptionEnded(**(fields | more))
+
+
+FAILED = {"outcome": Outcome.UPSTREAM_ERROR, "usage_source": UsageSource.NONE, "error_type": ErrorType.RATE_LIMITED}
+
+
+class Memory:
+    """A sink whose spans stay here."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.exporter = InMemorySpanExporter()
+        provider = TracerProvider(shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.sink = TraceSink(provider, TracingSettings(endpoint="", **settings))
+
+    def observe(self, *observations: Observation, worker: str = "w") -> "Memory":
+        for observation in observations:
+            self.sink.observe(worker, observation)
+        return self
+
+    @property
+    def spans(self) -> Any:
+        return self.exporter.get_finished_spans()
+
+    @property
+    def counts(self) -> Counter[str]:
+        return Counter(span.name for span in self.spans)
+
+    @property
+    def failed(self) -> set[str]:
+        return {span.name for span in self.spans if not span.status.is_ok and span.status.status_code.name == "ERROR"}
+
+    def named(self, name: str) -> Any:
+        return next(span for span in self.spans if span.name == name)
+
+
+@pytest.mark.parametrize("collector", [grpc_collector, http_collector], ids=["grpc", "http"])
+def test_a_collector_gets_every_span_with_its_parent(collector: Any) -> None:
+    with collector() as (endpoint, received):
+        protocol = "grpc" if collector is grpc_collector else "http"
+        settings = TracingSettings(endpoint=endpoint, protocol=protocol, headers={"x-api-key": "of the collector"})
+        sink = TraceSink(create_provider(settings), settings)
+        for observation in (started(trace_parent=PARENT), described(), thought(), tool(), ended()):
+            sink.observe("w", observation)
+        sink.close()
+        spans = {span.name: span for span in received.spans}
+    intercept = spans["Intercept"]
+    assert intercept.trace_id.hex() == "0af7651916cd43dd8448eb211c80319c"
+    assert intercept.parent_span_id.hex() == "b7ad6b7169203331"
+    assert (intercept.start_time_unix_nano, intercept.end_time_unix_nano) == (1000 * 10**9, 10025 * 10**8)
+    process = spans["Intercept.ProcessRequest"]
+    for name, parent in (
+        ("Intercept.CreateInterceptor", intercept),
+        ("Intercept.RecordInterception", intercept),
+        ("Intercept.ProcessRequest", intercept),
+        ("Intercept.RecordInterceptionEnded", intercept),
+        ("Intercept.ProcessRequest.Upstream", process),
+        ("Intercept.RecordPromptUsage", process),
+        ("Intercept.RecordTokenUsage", process),
+        ("Intercept.RecordToolUsage", process),
+        ("Intercept.RecordModelThought", process),
+    ):
+        assert spans.pop(name).parent_span_id == parent.span_id, name
+    assert set(spans) == {"Intercept"}
+    attributes = attributes_of(intercept)
+    assert (
+        attributes
+        | {
+            "request_path": "/v1/messages",
+            "interception_id": "i1",
+            "user_id": "u1",
+            "provider": "claude",
+            "model": "claude-x",
+            "streaming": True,
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": "anthropic",
+            "gen_ai.request.model": "claude-x",
+            "gen_ai.response.model": "claude-x-1",
+            "gen_ai.response.id": "msg_1",
+            "gen_ai.response.finish_reasons": ["end_turn"],
+            "gen_ai.usage.input_tokens": 10,
+            "gen_ai.usage.output_tokens": 5,
+            "gen_ai.conversation.id": "s1",
+            "http.response.status_code": 200,
+            "server.address": "api.anthropic.com",
+        }
+        == attributes
+    )
+    assert received.resources[0] | {"service.name": "coder-ai-gateway"} == received.resources[0]
+    assert received.headers[0]["x-api-key"] == "of the collector"
+    # Nothing that was said.
+    assert not any(word in str(received.spans) for word in ("the prompt", "the thought", '"a"'))
+
+
+@pytest.mark.parametrize(
+    ("observations", "extra", "failed"),
+    [
+        ([described(streaming=False), thought(), tool(), ended()], "PTUO", set()),
+        ([described(), thought(), thought(1), tool(), ended()], "PTUOO", set()),
+        ([described(has_prompt=False), ended()], "T", set()),
+        (
+            [described(streaming=False), ended(**FAILED, status_code=429)],
+            "P",
+            {"", ".ProcessRequest", ".ProcessRequest.Upstream"},
+        ),
+        ([described(), ended(**FAILED, status_code=429)], "P", {"", ".ProcessRequest"}),
+        ([described(), ended(outcome=Outcome.CLIENT_ABORTED)], "PT", {"", ".ProcessRequest"}),
+        ([ended(**FAILED)], "", {"", ".ProcessRequest", ".ProcessRequest.Upstream"}),
+    ],
+)
+def test_the_counts_and_errors_are_coders(observations: list[Observation], extra: str, failed: set[str]) -> None:
+    memory = Memory().observe(started(), *observations)
+    names = {"P": "RecordPromptUsage", "T": "RecordTokenUsage", "U": "RecordToolUsage", "O": "RecordModelThought"}
+    expected = Counter(BASE) + Counter(f"Intercept.{names[letter]}" for letter in extra)
+    assert memory.counts == expected
+    assert memory.failed == {f"Intercept{name}" for name in failed}
+
+
+def test_content_is_there_only_when_it_is_asked_for() -> None:
+    memory = Memory(content=True, capture_logs=True).observe(started(), described(), thought(), tool(), ended())
+    assert memory.named("Intercept.RecordPromptUsage").attributes["gen_ai.input.messages"] == "the prompt"
+    assert memory.named("Intercept.RecordToolUsage").attributes["gen_ai.tool.call.arguments"] == '{"a": 1}'
+    assert memory.named("Intercept.RecordModelThought").attributes["content"] == "the thought"
+    events = memory.named("Intercept").events
+    assert {event.name for event in events} == {"interception log"}
+    assert [event.attributes["record_type"] for event in events] == [
+        "interception_start",
+        "prompt_usage",
+        "model_thought",
+        "tool_usage",
+        "token_usage",
+        "interception_end",
+    ]
+    silent = Memory(capture_logs=True).observe(started(), described(), thought(), tool(), ended())
+    said = str([dict(event.attributes) for event in silent.named("Intercept").events])
+    assert not any(word in said for word in ("the prompt", "the thought", '"a"'))
+
+
+@pytest.mark.parametrize("parent", ["", "00", "00-zz-b7ad6b7169203331-01", "00-" + "0" * 32 + "-b7ad6b7169203331-01"])
+def test_a_parent_that_is_none_begins_a_trace(parent: str) -> None:
+    assert Memory().observe(started(trace_parent=parent), described(), ended()).named("Intercept").parent is None
+
+
+def test_a_client_that_does_not_sample_gets_no_spans() -> None:
+    memory = Memory().observe(started(trace_parent=PARENT[:-1] + "0"), described(), tool(), ended())
+    assert not memory.spans
+
+
+def test_a_passthrough_is_a_span_of_its_own() -> None:
+    memory = Memory().observe(
+        PassthroughStarted(at=1, request_id="p", provider="claude", method="GET", route="/v1/models"),
+        PassthroughEnded(at=2, request_id="p", provider="claude", status_code=404),
+    )
+    span = memory.named("Passthrough")
+    assert span.attributes["passthrough_url"] == "/v1/models"
+    assert memory.failed == {"Passthrough"}
+
+
+def test_what_a_dead_worker_had_open_ends_with_it() -> None:
+    memory = Memory().observe(
+        started(), described(), PassthroughStarted(at=1, request_id="p", provider="claude", method="GET", route="/")
+    )
+    memory.sink.worker_lost("w")
+    memory.sink.worker_lost("w")
+    assert memory.counts == Counter(BASE | {"Intercept.RecordPromptUsage", "Passthrough"})
+    assert memory.named("Intercept").attributes["outcome"] == "interrupted"
+
+
+def test_a_worker_that_begins_anew_has_nothing_open() -> None:
+    memory = Memory().observe(started(), WorkerStarted(at=1, worker_id="w", pid=1), described(), tool(), ended())
+    memory.sink.observe("w", PassthroughEnded(at=2, request_id="p", provider="claude", status_code=200))
+    assert not memory.spans
+
+
+def test_a_request_of_many_calls_has_so_many_spans_and_no_more() -> None:
+    memory = Memory().observe(started(), described(), *[tool(n) for n in range(MAX_RECORDS + 5)], ended())
+    assert memory.counts["Intercept.RecordToolUsage"] == MAX_RECORDS
+    assert memory.named("Intercept").attributes["records_dropped"] == 5
+
+
+def test_a_clock_that_steps_back_makes_no_span_end_before_it_begins() -> None:
+    memory = Memory().observe(started(at=2000.0), described(at=1500.0), tool(), ended(at=float("-inf")))
+    assert len(memory.spans) == 9
+    assert all(span.start_time <= span.end_time for span in memory.spans)
+
+
+def test_a_collector_that_is_not_there_harms_nothing() -> None:
+    settings = TracingSettings(endpoint="http://127.0.0.1:9", protocol="http")
+    provider = create_provider(settings)
+    sink = TraceSink(provider, settings)
+    for observation in (started(), described(), ended()):
+        sink.observe("w", observation)
+
+
+def test_a_ca_that_cannot_be_read_is_a_mistake_of_the_configuration() -> None:
+    with pytest.raises(ConfigError, match="ca_file"):
+        create_provider(TracingSettings(endpoint="https://127.0.0.1:9", ca_file="/nonexistent"))
