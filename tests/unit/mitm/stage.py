@@ -297,3 +297,14 @@ def reset(writer: asyncio.StreamWriter) -> None:
     """Close as a process that dies does."""
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
+
+
+def connected() -> tuple[socket.socket, socket.socket]:
+    """Return both ends of a TCP connection, non-blocking."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        far = socket.create_connection(listener.getsockname())
+        near, _ = listener.accept()
+    for end in (far, near):
+        end.setblocking(False)
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return far, near

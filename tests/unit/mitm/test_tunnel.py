@@ -12,7 +12,7 @@ import pytest
 from aiproxyd.mitm.deadlines import Deadlines
 from aiproxyd.mitm.pair import Pair
 from aiproxyd.mitm.tunnel import PipePool, Tunnel
-from tests.unit.mitm.stage import until
+from tests.unit.mitm.stage import connected, until
 
 LOOPS = "both"
 
@@ -37,16 +37,6 @@ class Ends:
         self.client.close()
         self.upstream.close()
         self.deadlines.close()
-
-
-def connected():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        far = socket.create_connection(listener.getsockname())
-        near, _ = listener.accept()
-    for end in (far, near):
-        end.setblocking(False)
-        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return far, near
 
 
 class NoPipes(PipePool):
