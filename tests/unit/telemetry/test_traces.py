@@ -283,6 +283,7 @@ def test_a_collector_that_is_not_there_harms_nothing() -> None:
     sink = TraceSink(provider, settings)
     for observation in (started(), described(), ended()):
         sink.observe("w", observation)
+    sink.close()
 
 
 def test_a_ca_that_cannot_be_read_is_a_mistake_of_the_configuration() -> None:
