@@ -77,7 +77,10 @@ class Conversation(asyncio.Protocol):
         self.times.clear()
         self._waiter = asyncio.get_running_loop().create_future()
         self.transport.write(data)
-        return await self._waiter
+        answer = await self._waiter
+        if not answer.startswith((b"HTTP/1.1 200", b"HTTP/1.0 200")):
+            raise ConnectionError(answer[:500])
+        return answer
 
     async def drain(self, data: bytes) -> int:
         """Send `data` and return the number of bytes until the other side ends."""
@@ -116,9 +119,7 @@ class Load:
             if self._proxy_port is not None:
                 authority = f"localhost:{port}"
                 head = f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{self._proof}\r\n"
-                answer = await conversation.ask(head.encode(), head_only=True)
-                if b" 200 " not in answer[:16]:
-                    raise ConnectionError(answer[:300])
+                await conversation.ask(head.encode(), head_only=True)
             if tls:
                 assert conversation.transport is not None
                 conversation.transport = await loop.start_tls(
@@ -130,10 +131,10 @@ class Load:
             conversation.transport.abort()
 
 
-def request(body: bytes) -> bytes:
-    """Return a request to /v1/messages."""
+def request(body: bytes, port: int) -> bytes:
+    """Return a request to /v1/messages of the origin."""
     head = (
-        "POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nUser-Agent: claude-cli/2.1.329 (external, sdk-cli)\r\n"
+        f"POST /v1/messages HTTP/1.1\r\nHost: localhost:{port}\r\nUser-Agent: claude-cli/2.1.329 (external, sdk-cli)\r\n"
         "Accept: application/json\r\nx-api-key: sk-ant-api03-abcdefghijklmnop\r\nanthropic-version: 2023-06-01\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
@@ -142,7 +143,7 @@ def request(body: bytes) -> bytes:
 
 async def kept_alive(load: Load, port: int, *, requests: int, connections: int) -> list[float]:
     """Send `requests` over `connections` kept connections; return how long each took, in seconds."""
-    question = request(QUESTION)
+    question = request(QUESTION, port)
     numbers = iter(range(requests))
     durations: list[float] = []
 
@@ -159,7 +160,7 @@ async def kept_alive(load: Load, port: int, *, requests: int, connections: int) 
 
 async def new_connections(load: Load, port: int, *, requests: int, at_once: int) -> list[float]:
     """Make a connection for each of `requests`; return how long each took, in seconds."""
-    question = request(QUESTION)
+    question = request(QUESTION, port)
     numbers = iter(range(requests))
     durations: list[float] = []
 
@@ -176,7 +177,7 @@ async def new_connections(load: Load, port: int, *, requests: int, at_once: int)
 
 async def streams(load: Load, port: int, *, count: int) -> tuple[list[float], int]:
     """Read `count` paced streams at once; return the times to the first byte, in seconds, and how many streams stalled."""
-    question = request(STREAM_QUESTION)
+    question = request(STREAM_QUESTION, port)
     first: list[float] = []
     stalled = 0
 

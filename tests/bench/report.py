@@ -18,8 +18,7 @@ _HOW_TO_READ = (
 CPU_CASES = (
     ("kept_alive_request", "request on a kept-alive decrypted connection"),
     ("new_connection", "new decrypted connection and one request"),
-    ("stream_1", "streamed answer, 100 events 20 ms apart, alone"),
-    ("stream_32", "streamed answer, one of 32"),
+    ("stream_32", "streamed answer, 100 events 20 ms apart, one of 32"),
     ("stream_128", "streamed answer, one of 128"),
     ("tls_megabyte", "tunnel of TLS bytes, per MB"),
     ("raw_megabyte", "tunnel of raw bytes, per MB"),
@@ -31,7 +30,7 @@ OTHER_CASES = (
     ("latency_1_p99", "latency of one connection, p99, ms"),
     ("latency_16_p50", "latency of 16 connections, p50, ms"),
     ("latency_16_p99", "latency of 16 connections, p99, ms"),
-    ("first_byte_1_p50", "first byte of one stream, ms"),
+    ("first_byte_1", "first byte of one stream, ms"),
     ("first_byte_32_p99", "first byte of 32 streams, p99, ms"),
     ("first_byte_128_p99", "first byte of 128 streams, p99, ms"),
     ("stalled_32", "streams of 32 that stalled"),

@@ -32,6 +32,7 @@ async def serve(application: Application, reader: asyncio.StreamReader, writer: 
     except (ConnectionError, ClientLeft, asyncio.IncompleteReadError, OSError):
         pass
     finally:
+        application.ledger.changed()
         writer.close()
         with contextlib.suppress(OSError, asyncio.CancelledError):
             await writer.wait_closed()
