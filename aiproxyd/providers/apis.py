@@ -6,14 +6,38 @@ from typing import Final
 
 import msgspec
 
-from aiproxyd.providers import anthropic_messages, google_generate_content, openai_chat, openai_responses
+from aiproxyd.providers import (
+    anthropic_messages,
+    bedrock_converse,
+    bedrock_invoke_model,
+    cohere_chat,
+    cohere_embed,
+    google_embed_content,
+    google_generate_content,
+    openai_audio,
+    openai_chat,
+    openai_completions,
+    openai_embeddings,
+    openai_images,
+    openai_responses,
+)
 from aiproxyd.providers.api import Api
 from aiproxyd.providers.paths import naming_the_model
 
 _ALL: Final = (
     anthropic_messages.API,
+    bedrock_converse.API,
+    bedrock_invoke_model.API,
+    cohere_chat.API,
+    cohere_embed.API,
+    google_embed_content.API,
     google_generate_content.API,
+    openai_audio.SPEECH,
+    openai_audio.TRANSCRIPTIONS,
     openai_chat.API,
+    openai_completions.API,
+    openai_embeddings.API,
+    openai_images.API,
     openai_responses.API,
 )
 

@@ -52,7 +52,7 @@ class AwsEventStreamDecoder:
         """Return a decoder at the start of a stream.
 
         Args:
-            max_message_bytes: Most bytes of one message that are held. A whole stream may be longer.
+            max_message_bytes: Most bytes of one message that are held, 16 at least. A whole stream may be longer.
         """
         self._max_message_bytes = max_message_bytes
         self._buffer = bytearray()

@@ -1,4 +1,4 @@
-"""Hypothesis strategies: responses of the three APIs, made from their grammars together with what they mean.
+"""Hypothesis strategies: responses of each API, made from their grammars together with what they mean.
 
 The meaning is made first, as a summary in the shape of `tests.support.transcripts`, and written down in every way the API and the
 event stream allow: pieces cut anywhere, calls interleaved, names of events left out, comments, several data lines, any line ending.
@@ -9,7 +9,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from aiproxyd.wire.event_stream import EventStreamDecoder, ServerSentEvent
 from tests.support.transcripts import RESULT_DEFAULTS
+from tests.support.wire_formats import aws_event, bedrock_invoke_stream, converse_usage
 
 _texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 _words = st.text("abcdefghij_", min_size=1, max_size=8)
@@ -392,3 +394,63 @@ def _written_json(value: Any) -> str:
             return "[" + ",".join(map(_written_json, value)) + "]"
         case _:
             return json.dumps(value)
+
+
+@st.composite
+def converse_streams(draw: st.DrawFn) -> tuple[dict[str, Any], bytes]:
+    """A summary, and a ConverseStream that says it."""
+    found: dict[str, Any] = RESULT_DEFAULTS | {"thoughts": [], "tools": []}
+    blocks: list[list[bytes]] = []
+    for index in range(draw(st.integers(0, 4))):
+        kind = draw(st.sampled_from(["text", "reasoning", "tool"]))
+        place = {"contentBlockIndex": index}
+        block: list[bytes] = []
+        if kind == "tool":
+            arguments = draw(_arguments)
+            found["tools"].append(_tool(draw(_words), f"tooluse_{index}", arguments))
+            start = {"toolUse": {"toolUseId": f"tooluse_{index}", "name": found["tools"][-1]["name"]}}
+            block.append(aws_event("contentBlockStart", {**place, "start": start}))
+            deltas: list[dict[str, Any]] = [{"toolUse": {"input": piece}} for piece in draw(_pieces(arguments))]
+        else:
+            text = draw(_texts)
+            if kind == "text":
+                found["text_characters"] += len(text)
+                deltas = [{"text": piece} for piece in draw(_pieces(text))]
+            else:
+                deltas = [{"reasoningContent": {"text": piece}} for piece in draw(_pieces(text))]
+                deltas.append({"reasoningContent": {"signature": "c2ln"}})
+                if text:
+                    found["thoughts"].append({"source": "thinking", "content": text})
+        block += [aws_event("contentBlockDelta", {**place, "delta": delta, "p": "abc"}) for delta in deltas]
+        block.append(aws_event("contentBlockStop", place))
+        blocks.append(block)
+    figures = {
+        name: draw(_counts) for name in ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens")
+    }
+    if any(figures.values()):
+        found["usage"] = _figures(**figures) | {"extra": {}}
+        found["usage_final"] = True
+    found |= {"finish_reason": "end_turn", "ended": True, "complete": True}
+    messages = [
+        aws_event("messageStart", {"role": "assistant"}),
+        *draw(_interleaved(blocks)),
+        aws_event("messageStop", {"stopReason": "end_turn"}),
+        aws_event("metadata", {"usage": converse_usage(figures), "metrics": {"latencyMs": 7}}),
+    ]
+    return found, b"".join(messages)
+
+
+@st.composite
+def invoke_streams(draw: st.DrawFn) -> tuple[dict[str, Any], bytes]:
+    """A summary, and an InvokeModelWithResponseStream of an Anthropic model that says it."""
+    found, stream = draw(message_streams())
+    events = [json.loads(event.data) for event in _events_of(stream)]
+    usage = found["usage"]
+    return found, b"".join(
+        bedrock_invoke_stream(events, {name: usage.get(name, 0) for name in ("input_tokens", "output_tokens")})
+    )
+
+
+def _events_of(stream: bytes) -> list[ServerSentEvent]:
+    decoder = EventStreamDecoder(len(stream) + 1)
+    return decoder.feed(stream) + decoder.close()

@@ -53,7 +53,17 @@ _APIS = {
     "messages": ("anthropic.messages", "/v1/messages"),
     "chat_completions": ("openai.chat_completions", "/v1/chat/completions"),
     "responses": ("openai.responses", "/v1/responses"),
+    "completions": ("openai.completions", "/v1/completions"),
+    "embeddings": ("openai.embeddings", "/v1/embeddings"),
+    "images": ("openai.images", "/v1/images/generations"),
+    "transcriptions": ("openai.transcriptions", "/v1/audio/transcriptions"),
+    "speech": ("openai.speech", "/v1/audio/speech"),
     "generate_content": ("google.generate_content", "/v1beta/models/gemini-2.5-pro:generateContent"),
+    "embed_content": ("google.embed_content", "/v1beta/models/gemini-embedding-001:embedContent"),
+    "invoke_model": ("bedrock.invoke_model", "/model/us.anthropic.claude-sonnet-4-5-20250929-v1%3A0/invoke"),
+    "converse": ("bedrock.converse", "/model/us.anthropic.claude-sonnet-4-5-20250929-v1%3A0/converse"),
+    "chat": ("cohere.chat", "/v2/chat"),
+    "embed": ("cohere.embed", "/v2/embed"),
 }
 """By folder: the API's name, and the path of its requests."""
 

@@ -1,0 +1,10 @@
+"""Any bytes give events, facts or one WireError from aiproxyd.providers.openai_completions, never any other error, and bounded memory.
+
+python -m tests.fuzz.fuzz_openai_completions [SECONDS]
+"""
+
+from aiproxyd.providers import openai_completions
+from tests.support.fuzzing import fuzz_api
+
+if __name__ == "__main__":
+    fuzz_api(openai_completions.API, "completions")

@@ -1,0 +1,83 @@
+"""The four tests of a parser for InvokeModel and InvokeModelWithResponseStream."""
+
+import base64
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiproxyd.providers import bedrock_invoke_model
+from aiproxyd.providers.api import RequestFacts
+from tests.support.conversations import invoke_streams
+from tests.support.parsers import Looks, check_codings, check_meaning, check_total, check_written, mutated
+from tests.support.strategies import splits
+from tests.support.transcripts import Transcript, bytewise, parse, transcripts
+from tests.support.wire_formats import aws_event
+
+API = bedrock_invoke_model.API
+CASES = transcripts("invoke_model")
+names = pytest.mark.parametrize("transcript", CASES, ids=lambda transcript: transcript.name)
+
+
+@names
+def test_a_conversation_means_what_its_files_say_however_it_is_cut(transcript: Transcript) -> None:
+    check_meaning(transcript)
+
+
+@names
+def test_a_conversation_means_the_same_in_every_content_coding(transcript: Transcript) -> None:
+    check_codings(transcript)
+
+
+@given(st.data())
+def test_what_the_grammar_writes_is_read_back_under_any_split(data: st.DataObject) -> None:
+    expected, stream = data.draw(invoke_streams())
+    check_written(API, expected, stream, data.draw(splits(stream)))
+
+
+def test_each_byte_is_decoded_at_most_three_times_however_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = Looks(bedrock_invoke_model.decode)
+    monkeypatch.setattr(bedrock_invoke_model, "decode", looks)
+    streams = [case.response for case in CASES if case.is_stream and case.status == 200 and len(case.response) < 1 << 16]
+    for cut in (lambda stream: [stream], bytewise):
+        looks.decoded_bytes = 0
+        for stream in streams:
+            parse(API.stream_parser(1 << 20), cut(stream))
+        assert looks.decoded_bytes <= 3 * sum(map(len, streams))
+
+
+@given(st.lists(st.binary(max_size=200), max_size=10), st.integers(16, 300), st.booleans())
+def test_arbitrary_bytes_give_events_or_one_wire_error_within_the_limit(
+    chunks: list[bytes], max_bytes: int, is_stream: bool
+) -> None:
+    check_total(API.stream_parser if is_stream else API.document_parser, chunks, max_bytes)
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_broken_conversations_give_events_or_one_wire_error_within_the_limit(seed: int) -> None:
+    source = random.Random(seed)
+    case = source.choice([case for case in CASES if len(case.response) < 1 << 16])
+    response = mutated(case.response, source)
+    check_total(API.stream_parser if case.is_stream else API.document_parser, bytewise(response), source.choice([200, 1 << 20]))
+    API.read_error(source.choice([400, 401, 429, 500, 529, 599]), response)
+    assert isinstance(API.read_request(mutated(case.request, source), case.head()), RequestFacts)
+
+
+def broken_chunk(source: random.Random) -> bytes:
+    """A chunk whose framing is right, around an event of a model that is broken."""
+    event = source.choice(
+        [
+            b'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"a"}}',
+            b'{"choices":[{"index":0,"delta":{"content":"a"}}],"usage":{"prompt_tokens":1}}',
+            b'{"contentBlockDelta":{"contentBlockIndex":0,"delta":{"text":"a"}}}',
+            b'{"generation":"a","stop_reason":"stop","amazon-bedrock-invocationMetrics":{"inputTokenCount":1}}',
+        ]
+    )
+    return aws_event("chunk", {"bytes": base64.b64encode(mutated(event, source)).decode()})
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_broken_events_of_models_give_events_or_one_wire_error(seed: int) -> None:
+    source = random.Random(seed)
+    check_total(API.stream_parser, [broken_chunk(source) for _ in range(3)], 1 << 20)
