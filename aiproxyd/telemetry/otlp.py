@@ -1,8 +1,9 @@
 """Sends spans to a collector over OTLP, by gRPC or by HTTP, from a thread of its own. Makes no span."""
 
 import os
+import threading
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import aiproxyd
@@ -23,6 +24,27 @@ MAX_QUEUED_SPANS: Final = 16_384
 BATCH_SPANS: Final = 1_024
 SEND_INTERVAL_MILLISECONDS: Final = 2_000
 EXPORT_TIMEOUT_SECONDS: Final = 10
+CLOSE_SECONDS: Final = 2.0
+"""For the last spans, when the daemon stops."""
+
+
+class _Provider(TracerProvider):
+    """A provider that stops in time, whether the collector answers or not."""
+
+    def __init__(self, exporter: SpanExporter, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._exporter = exporter
+
+    def shutdown(self) -> None:
+        """Send what is queued, for so long, and stop."""
+        # The library would try its last batch again and again first.
+        giving_up = threading.Timer(CLOSE_SECONDS, self._exporter.shutdown)
+        giving_up.daemon = True
+        giving_up.start()
+        try:
+            super().shutdown()
+        finally:
+            giving_up.cancel()
 
 
 def create_provider(settings: TracingSettings) -> TracerProvider:
@@ -31,7 +53,9 @@ def create_provider(settings: TracingSettings) -> TracerProvider:
     Raises:
         ConfigError: The file of the CA cannot be read.
     """
-    provider = TracerProvider(
+    exporter = create_exporter(settings)
+    provider = _Provider(
+        exporter,
         sampler=ParentBased(TraceIdRatioBased(settings.sample_ratio)),
         resource=Resource.create({"service.name": settings.service_name, "service.version": aiproxyd.__version__}),
         # Control stops what it started itself.
@@ -39,7 +63,7 @@ def create_provider(settings: TracingSettings) -> TracerProvider:
     )
     provider.add_span_processor(
         BatchSpanProcessor(
-            create_exporter(settings),
+            exporter,
             max_queue_size=MAX_QUEUED_SPANS,
             max_export_batch_size=BATCH_SPANS,
             schedule_delay_millis=SEND_INTERVAL_MILLISECONDS,
