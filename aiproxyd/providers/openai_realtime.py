@@ -135,12 +135,13 @@ _ERROR: Final = msgspec.json.Decoder(_Error)
 class _Reader:
     """One response, as a `bodies.StreamReader`."""
 
-    __slots__ = ("_calls", "_failed")
+    __slots__ = ("_calls", "_ended", "_failed")
 
     def __init__(self) -> None:
         self._calls: dict[int, bool] = {}
         """Tool calls that have not ended, by output index, and whether arguments came."""
         self._failed = False
+        self._ended = False
 
     def read(self, event: ServerSentEvent, out: list[StreamEvent]) -> None:
         said = decode(_EVENT, event.data)
@@ -174,7 +175,7 @@ class _Reader:
                 out.append(UnknownEvent(f"event:{short(kind)}"))
 
     def finish(self, out: list[StreamEvent]) -> None:
-        if self._failed:
+        if self._failed and not self._ended:
             out.append(ResponseEnded("error", complete=False))
 
     def _begin_item(self, index: int, item: _Item, out: list[StreamEvent]) -> None:
@@ -204,6 +205,7 @@ class _Reader:
         out.append(ToolCallEnded(index))
 
     def _finish(self, response: _Response, out: list[StreamEvent]) -> None:
+        self._ended = True
         if response.usage is not None:
             out.append(UsageReported(_token_usage(response.usage), final=True))
         status, details = response.status or "", response.status_details or _StatusDetails()

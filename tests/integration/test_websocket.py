@@ -123,6 +123,8 @@ def test_a_client_that_leaves_within_a_turn_has_aborted_it(daemon: Daemon, model
     assert record["outcome"] == "client_aborted"
 
 
+# The SDK uses its WebSocket library in the old way.
+@pytest.mark.filterwarnings("ignore:connect\\(\\) must be used as a context manager:DeprecationWarning")
 def test_the_openai_sdk_speaks_realtime(own_daemon, provider: FakeProvider, monkeypatch, model: str) -> None:
     daemon: Daemon = own_daemon()
     monkeypatch.setenv("HTTPS_PROXY", daemon.proxy_url())
