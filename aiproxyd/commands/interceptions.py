@@ -6,7 +6,7 @@ import re
 import sys
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -51,12 +51,12 @@ def _uuid(value: str | None) -> str | None:
 def _time(value: str) -> datetime:
     try:
         time = datetime.fromisoformat(value)
-    except ValueError:
-        time = None
-    if time is None or time.tzinfo is None:
-        message = f"{value!r} is not an RFC 3339 time such as 2026-01-31T08:00:00Z"
-        raise typer.BadParameter(message)
-    return time
+        if time.tzinfo is not None:
+            return time.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    message = f"{value!r} is not an RFC 3339 time such as 2026-01-31T08:00:00Z"
+    raise typer.BadParameter(message)
 
 
 @app.command("list")

@@ -140,6 +140,8 @@ def translated() -> Iterator[None]:
     except SQLAlchemyError as exc:
         message = f"the store failed: {type(exc).__name__}"
         raise StorageError(message) from exc
+    except UnicodeEncodeError as exc:
+        raise StorageError("the store was asked for something that is no text") from exc
     except (OSError, TimeoutError) as exc:
         message = f"the store cannot be reached: {exc.strerror if isinstance(exc, OSError) and exc.strerror else 'no answer'}"
         raise StorageError(message) from exc

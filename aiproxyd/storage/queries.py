@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiproxyd.exceptions import StorageError
 from aiproxyd.storage.engine import in_pieces
+from aiproxyd.storage.rows import storable
 from aiproxyd.storage.tables import interceptions, model_thoughts, token_usages, tool_usages, user_prompts, users
 
 MAX_LIMIT = 1000
@@ -54,6 +55,9 @@ class InterceptionFilter:
         if not 1 <= self.limit <= MAX_LIMIT:
             message = f"limit value must be between 1 and {MAX_LIMIT}"
             raise ValueError(message)
+        # What the store cannot hold it holds in another form, and is looked for in that form.
+        for name in ("initiator", "provider", "model", "client", "session_id", "after_id"):
+            object.__setattr__(self, name, storable(getattr(self, name)))
 
 
 async def list_interceptions(connection: AsyncConnection, filter_: InterceptionFilter) -> list[_JsonObject]:
