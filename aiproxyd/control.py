@@ -160,11 +160,11 @@ class Control:
 
     def _start_tracing(self, stack: contextlib.AsyncExitStack) -> LiveSink:
         # Imports that most daemons do not need, and megabytes of them.
-        from aiproxyd.telemetry.otlp import create_provider
+        from aiproxyd.telemetry.otlp import Sender, create_exporter
         from aiproxyd.telemetry.traces import TraceSink
 
         settings = self.config.tracing.to_settings()
-        traces = TraceSink(create_provider(settings), settings)
+        traces = TraceSink(Sender(create_exporter(settings)), settings)
         stack.push_async_callback(asyncio.to_thread, traces.close)
         return traces
 

@@ -3,20 +3,16 @@
 import os
 import threading
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
-import aiproxyd
 from aiproxyd.exceptions import ConfigError
 from aiproxyd.telemetry.settings import TracingSettings
 
 # Control starts its workers with exec; gRPC's hooks for fork would only warn about that.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 
 MAX_QUEUED_SPANS: Final = 16_384
 """About 1,500 requests; a span takes some 3 kB. What comes while the queue is full has no trace."""
@@ -28,11 +24,16 @@ CLOSE_SECONDS: Final = 2.0
 """For the last spans, when the daemon stops."""
 
 
-class _Provider(TracerProvider):
-    """A provider that stops in time, whether the collector answers or not."""
+class Sender(BatchSpanProcessor):
+    """Queues spans and sends them from a thread; it stops in time, whether the collector answers or not."""
 
-    def __init__(self, exporter: SpanExporter, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, exporter: SpanExporter) -> None:
+        super().__init__(
+            exporter,
+            max_queue_size=MAX_QUEUED_SPANS,
+            max_export_batch_size=BATCH_SPANS,
+            schedule_delay_millis=SEND_INTERVAL_MILLISECONDS,
+        )
         self._exporter = exporter
 
     def shutdown(self) -> None:
@@ -42,34 +43,9 @@ class _Provider(TracerProvider):
         giving_up.daemon = True
         giving_up.start()
         try:
-            super().shutdown()
+            super().shutdown()  # type: ignore[no-untyped-call]  # it has no annotations
         finally:
             giving_up.cancel()
-
-
-def create_provider(settings: TracingSettings) -> TracerProvider:
-    """Return a provider whose spans go to the collector that `settings` name; a collector that is not there harms nothing.
-
-    Raises:
-        ConfigError: The file of the CA cannot be read.
-    """
-    exporter = create_exporter(settings)
-    provider = _Provider(
-        exporter,
-        sampler=ParentBased(TraceIdRatioBased(settings.sample_ratio)),
-        resource=Resource.create({"service.name": settings.service_name, "service.version": aiproxyd.__version__}),
-        # Control stops what it started itself.
-        shutdown_on_exit=False,
-    )
-    provider.add_span_processor(
-        BatchSpanProcessor(
-            exporter,
-            max_queue_size=MAX_QUEUED_SPANS,
-            max_export_batch_size=BATCH_SPANS,
-            schedule_delay_millis=SEND_INTERVAL_MILLISECONDS,
-        )
-    )
-    return provider
 
 
 def create_exporter(settings: TracingSettings) -> SpanExporter:

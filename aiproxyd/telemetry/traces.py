@@ -17,22 +17,16 @@ lost once the queue is full, and only for traces: nothing waits for a collector.
 Errors are set as Coder sets them: on Intercept and ProcessRequest, and on Upstream where the response was no stream.
 """
 
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-import structlog
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.trace import (
-    NonRecordingSpan,
-    Span,
-    SpanContext,
-    SpanKind,
-    Status,
-    StatusCode,
-    TraceFlags,
-    set_span_in_context,
-)
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan, SpanProcessor
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
+import aiproxyd
 from aiproxyd.model.observation import (
     InterceptionDescribed,
     InterceptionEnded,
@@ -48,8 +42,6 @@ from aiproxyd.model.outcome import Outcome, UsageSource
 from aiproxyd.telemetry import semconv
 from aiproxyd.telemetry.settings import TracingSettings
 
-log = structlog.get_logger("aiproxyd.telemetry.traces")
-
 MAX_RECORDS: Final = 256
 """Tool calls and thoughts of one request that get spans; the rest is counted in `records_dropped`."""
 
@@ -60,7 +52,11 @@ LOG_MESSAGE: Final = "interception log"
 """Name of the events that `capture_logs` makes; Coder's message."""
 
 _NANOSECONDS: Final = 1_000_000_000
+_MAX_64: Final = 2**64 - 1
 _ERROR: Final = Status(StatusCode.ERROR)
+_UNSET: Final = Status(StatusCode.UNSET)
+_SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
+_SCOPE: Final = InstrumentationScope("aiproxyd", aiproxyd.__version__, semconv.SCHEMA_URL)
 
 
 class _Open:
@@ -87,10 +83,17 @@ class _Worker:
 class TraceSink:
     """Makes spans of what the workers observed. Total: no observation raises."""
 
-    def __init__(self, provider: TracerProvider, settings: TracingSettings) -> None:
-        self._provider = provider
+    def __init__(self, processor: SpanProcessor, settings: TracingSettings) -> None:
+        """Have seen nothing yet.
+
+        Args:
+            processor: Gets the spans.
+            settings: What is in them.
+        """
+        self._processor = processor
         self._settings = settings
-        self._tracer = provider.get_tracer("aiproxyd", schema_url=semconv.SCHEMA_URL)
+        self._resource = Resource.create({"service.name": settings.service_name, "service.version": aiproxyd.__version__})
+        self._sampled_up_to = round(settings.sample_ratio * (_MAX_64 + 1)) - 1
         self._workers: dict[str, _Worker] = {}
 
     def observe(self, worker_id: str, observation: Observation) -> None:
@@ -141,50 +144,54 @@ class TraceSink:
 
     def close(self) -> None:
         """Send what is queued and stop; waits for the collector as long as an export may take."""
-        self._provider.shutdown()
+        self._processor.shutdown()
 
     def _intercept(self, interception: _Open, ended: InterceptionEnded) -> None:
         started, described = interception.started, interception.described
+        parent = _parent(started.trace_parent)
+        intercept = self._begin(parent)
+        if intercept is None:
+            return
         begin = _time(started.at)
         # Clocks of one process may step back; a span never ends before it begins.
         end = max(begin, _time(ended.at))
         read = min(end, max(begin, _time(described.at))) if described is not None else begin
-        attributes = _attributes(started, described, ended)
-        intercept = self._span("Intercept", _parent(started.trace_parent), begin, attributes, SpanKind.SERVER)
-        if not intercept.is_recording():
-            return
-        if interception.dropped:
-            intercept.set_attribute("records_dropped", interception.dropped)
-        inside = set_span_in_context(intercept)
         common = _common(started, described)
-        self._span("Intercept.CreateInterceptor", inside, begin, common).end(read)
-        self._span("Intercept.RecordInterception", inside, begin, common).end(begin)
-        process = self._span("Intercept.ProcessRequest", inside, read, common)
-        within = set_span_in_context(process)
-        upstream = self._span("Intercept.ProcessRequest.Upstream", within, read, attributes, SpanKind.CLIENT)
+        attributes = _attributes(common, started, described, ended)
+        status, of_upstream = _UNSET, _UNSET
+        if ended.outcome is not Outcome.COMPLETED:
+            status = Status(StatusCode.ERROR, ended.error_message or str(ended.outcome))
+            if described is None or not described.streaming:
+                of_upstream = status
+        process = _inside(intercept)
+        emit = self._emit
+        emit("Intercept.CreateInterceptor", _inside(intercept), intercept, begin, read, common)
+        emit("Intercept.RecordInterception", _inside(intercept), intercept, begin, begin, common)
+        upstream = _inside(process)
+        emit("Intercept.ProcessRequest.Upstream", upstream, process, read, end, attributes, SpanKind.CLIENT, of_upstream)
         if described is not None and described.has_prompt:
-            self._span("Intercept.RecordPromptUsage", within, read, common | self._prompt(described)).end(read)
+            prompt = common | self._prompt(described)
+            emit("Intercept.RecordPromptUsage", _inside(process), process, read, read, prompt)
         for record in interception.records:
             at = min(end, max(read, _time(record.at)))
             name, facts = self._record(record)
-            self._span(name, within, at, common | facts).end(at)
+            emit(name, _inside(process), process, at, at, common | facts)
         if ended.usage_source is not UsageSource.NONE:
-            self._span("Intercept.RecordTokenUsage", within, end, common | _usage(ended)).end(end)
-        if ended.outcome is not Outcome.COMPLETED:
-            status = Status(StatusCode.ERROR, ended.error_message or str(ended.outcome))
-            intercept.set_status(status)
-            process.set_status(status)
-            if described is None or not described.streaming:
-                upstream.set_status(status)
-        upstream.end(end)
-        process.end(end)
-        self._span("Intercept.RecordInterceptionEnded", inside, end, common).end(end)
+            emit("Intercept.RecordTokenUsage", _inside(process), process, end, end, common | _usage(ended))
+        emit("Intercept.ProcessRequest", process, intercept, read, end, common, status=status)
+        emit("Intercept.RecordInterceptionEnded", _inside(intercept), intercept, end, end, common)
+        events: list[Event] = []
         if self._settings.capture_logs:
             for seen_at, fields in self._log_records(interception, ended):
-                intercept.add_event(LOG_MESSAGE, fields, _time(seen_at))
-        intercept.end(end)
+                events.append(Event(LOG_MESSAGE, fields, _time(seen_at)))
+        if interception.dropped:
+            attributes = attributes | {"records_dropped": interception.dropped}
+        emit("Intercept", intercept, parent, begin, end, attributes, SpanKind.SERVER, status, events)
 
     def _pass_through(self, started: PassthroughStarted, at: float, status_code: int) -> None:
+        context = self._begin(None)
+        if context is None:
+            return
         begin = _time(started.at)
         attributes = {
             "passthrough_url": started.route,
@@ -193,13 +200,46 @@ class TraceSink:
             "provider": started.provider,
             semconv.HTTP_STATUS: status_code,
         }
-        span = self._span("Passthrough", None, begin, attributes, SpanKind.SERVER)
-        if not 100 <= status_code < 400:
-            span.set_status(_ERROR)
-        span.end(max(begin, _time(at)))
+        status = _UNSET if 100 <= status_code < 400 else _ERROR
+        self._emit("Passthrough", context, None, begin, max(begin, _time(at)), attributes, SpanKind.SERVER, status)
 
-    def _span(self, name: str, context: Any, at: int, attributes: dict[str, Any], kind: SpanKind = SpanKind.INTERNAL) -> Span:
-        return self._tracer.start_span(name, context, kind, attributes, start_time=at, record_exception=False)
+    def _begin(self, parent: SpanContext | None) -> SpanContext | None:
+        """Return the context of a request's first span, or None when the request is not sampled."""
+        if parent is not None:
+            return _inside(parent) if parent.trace_flags.sampled else None
+        trace_id = random.getrandbits(128) or 1
+        if (trace_id & _MAX_64) > self._sampled_up_to:
+            return None
+        return SpanContext(trace_id, random.getrandbits(64) or 1, is_remote=False, trace_flags=_SAMPLED)
+
+    def _emit(  # noqa: PLR0917  (in the order in which a span is told)
+        self,
+        name: str,
+        context: SpanContext,
+        parent: SpanContext | None,
+        begin: int,
+        end: int,
+        attributes: dict[str, Any],
+        kind: SpanKind = SpanKind.INTERNAL,
+        status: Status = _UNSET,
+        events: Sequence[Event] = (),
+    ) -> None:
+        # Every time is known already, so that a tracer's bookkeeping of live spans would only cost: four times as much.
+        self._processor.on_end(
+            ReadableSpan(
+                name,
+                context,
+                parent,
+                self._resource,
+                attributes,
+                events,
+                kind=kind,
+                status=status,
+                start_time=begin,
+                end_time=end,
+                instrumentation_scope=_SCOPE,
+            )
+        )
 
     def _prompt(self, described: InterceptionDescribed) -> dict[str, Any]:
         if not self._settings.content or described.prompt is None:
@@ -283,8 +323,8 @@ def _time(at: float) -> int:
     return int(at * _NANOSECONDS) if 0 <= at < 1e10 else 0
 
 
-def _parent(trace_parent: str) -> Any:
-    """Return the context of a client's span, or None."""
+def _parent(trace_parent: str) -> SpanContext | None:
+    """Return a client's span, or None."""
     fields = trace_parent.split("-")
     if len(fields) < 4:
         return None
@@ -294,7 +334,12 @@ def _parent(trace_parent: str) -> Any:
         )
     except ValueError:
         return None
-    return set_span_in_context(NonRecordingSpan(context)) if context.is_valid else None
+    return context if context.is_valid else None
+
+
+def _inside(parent: SpanContext) -> SpanContext:
+    """Return the context of a new span within `parent`."""
+    return SpanContext(parent.trace_id, random.getrandbits(64) or 1, is_remote=False, trace_flags=_SAMPLED)
 
 
 def _common(started: InterceptionStarted, described: InterceptionDescribed | None) -> dict[str, Any]:
@@ -310,10 +355,10 @@ def _common(started: InterceptionStarted, described: InterceptionDescribed | Non
 
 
 def _attributes(
-    started: InterceptionStarted, described: InterceptionDescribed | None, ended: InterceptionEnded
+    common: dict[str, Any], started: InterceptionStarted, described: InterceptionDescribed | None, ended: InterceptionEnded
 ) -> dict[str, Any]:
     """Return what Intercept and Upstream say: Coder's attributes and those of the conventions."""
-    attributes = _common(started, described) | {
+    attributes = common | {
         semconv.OPERATION_NAME: semconv.operation_name(started.api),
         semconv.PROVIDER_NAME: semconv.provider_name(started.provider_type),
         semconv.REQUEST_MODEL: described.request_model if described is not None else "",

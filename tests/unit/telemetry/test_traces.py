@@ -4,7 +4,6 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -23,7 +22,7 @@ from aiproxyd.model.observation import (
 )
 from aiproxyd.model.outcome import ErrorType, Outcome, UsageSource
 from aiproxyd.model.usage import TokenUsage
-from aiproxyd.telemetry.otlp import create_provider
+from aiproxyd.telemetry.otlp import Sender, create_exporter
 from aiproxyd.telemetry.settings import TracingSettings
 from aiproxyd.telemetry.traces import MAX_RECORDS, TraceSink
 from tests.support.otlp import attributes_of, grpc_collector, http_collector
@@ -102,9 +101,7 @@ class Memory:
 
     def __init__(self, **settings: Any) -> None:
         self.exporter = InMemorySpanExporter()
-        provider = TracerProvider(shutdown_on_exit=False)
-        provider.add_span_processor(SimpleSpanProcessor(self.exporter))
-        self.sink = TraceSink(provider, TracingSettings(endpoint="", **settings))
+        self.sink = TraceSink(SimpleSpanProcessor(self.exporter), TracingSettings(endpoint="", **settings))
 
     def observe(self, *observations: Observation, worker: str = "w") -> "Memory":
         for observation in observations:
@@ -132,7 +129,7 @@ def test_a_collector_gets_every_span_with_its_parent(collector: Any) -> None:
     with collector() as (endpoint, received):
         protocol = "grpc" if collector is grpc_collector else "http"
         settings = TracingSettings(endpoint=endpoint, protocol=protocol, headers={"x-api-key": "of the collector"})
-        sink = TraceSink(create_provider(settings), settings)
+        sink = TraceSink(Sender(create_exporter(settings)), settings)
         for observation in (started(trace_parent=PARENT), described(), thought(), tool(), ended()):
             sink.observe("w", observation)
         sink.close()
@@ -239,6 +236,16 @@ def test_a_client_that_does_not_sample_gets_no_spans() -> None:
     assert not memory.spans
 
 
+@pytest.mark.parametrize(("ratio", "least", "most"), [(0.0, 0, 0), (0.5, 50, 150), (1.0, 200, 200)])
+def test_a_share_of_the_requests_is_traced_and_each_wholly(ratio: float, least: int, most: int) -> None:
+    memory = Memory(sample_ratio=ratio)
+    for _ in range(200):
+        memory.observe(started(), described(has_prompt=False), ended())
+    counts = memory.counts
+    assert least <= counts["Intercept"] <= most
+    assert {counts[name] for name in BASE} == {counts["Intercept"]}
+
+
 def test_a_passthrough_is_a_span_of_its_own() -> None:
     memory = Memory().observe(
         PassthroughStarted(at=1, request_id="p", provider="claude", method="GET", route="/v1/models"),
@@ -279,8 +286,7 @@ def test_a_clock_that_steps_back_makes_no_span_end_before_it_begins() -> None:
 
 def test_a_collector_that_is_not_there_harms_nothing() -> None:
     settings = TracingSettings(endpoint="http://127.0.0.1:9", protocol="http")
-    provider = create_provider(settings)
-    sink = TraceSink(provider, settings)
+    sink = TraceSink(Sender(create_exporter(settings)), settings)
     for observation in (started(), described(), ended()):
         sink.observe("w", observation)
     sink.close()
@@ -288,4 +294,4 @@ def test_a_collector_that_is_not_there_harms_nothing() -> None:
 
 def test_a_ca_that_cannot_be_read_is_a_mistake_of_the_configuration() -> None:
     with pytest.raises(ConfigError, match="ca_file"):
-        create_provider(TracingSettings(endpoint="https://127.0.0.1:9", ca_file="/nonexistent"))
+        create_exporter(TracingSettings(endpoint="https://127.0.0.1:9", ca_file="/nonexistent"))
