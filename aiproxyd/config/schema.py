@@ -164,6 +164,17 @@ class ProviderType(StrEnum):
     CHATGPT = "chatgpt"
     COPILOT = "copilot"
     GOOGLE = "google"
+    BEDROCK = "bedrock"
+    AZURE = "azure"
+    OPENROUTER = "openrouter"
+    VERCEL = "vercel"
+    MISTRAL = "mistral"
+    GROQ = "groq"
+    DEEPSEEK = "deepseek"
+    XAI = "xai"
+    TOGETHER = "together"
+    PERPLEXITY = "perplexity"
+    COHERE = "cohere"
     OPENAI_COMPAT = "openai-compat"
 
 

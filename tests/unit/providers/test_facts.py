@@ -6,7 +6,8 @@ import pathlib
 import pytest
 
 import aiproxyd.providers
-from aiproxyd.classify import Provider, find_endpoint
+from aiproxyd.classify import Provider, ProviderTable, find_endpoint
+from aiproxyd.model.authority import Authority
 from aiproxyd.providers.facts import ProviderFacts, parse_facts
 
 FILES = sorted((pathlib.Path(aiproxyd.providers.__file__).parent / "data").glob("*.yaml"))
@@ -30,8 +31,7 @@ def test_every_file_says_where_it_is_from_and_when_it_was_checked(facts: Provide
     assert len(set(routes)) == len(routes)
 
 
-def test_the_types_of_the_first_release_are_there() -> None:
-    assert set(FACTS) >= {"anthropic", "openai", "chatgpt", "copilot", "google", "openai-compat"}
+def test_every_host_belongs_to_one_type() -> None:
     claimed = [host for facts in FACTS.values() for host in facts.hosts]
     assert len(set(claimed)) == len(claimed)
 
@@ -54,7 +54,12 @@ def test_the_types_of_the_first_release_are_there() -> None:
         ("openai", "POST", "/v1/responses", ("/v1/responses", "openai.responses")),
         ("openai", "GET", "/v1/responses", ("/v1/responses", "")),
         ("openai", "GET", "/v1/responses/resp_1", ("/v1/responses/*", "")),
-        ("openai", "POST", "/v1/embeddings", ("/v1/embeddings", "")),
+        ("openai", "POST", "/v1/embeddings", ("/v1/embeddings", "openai.embeddings")),
+        ("openai", "POST", "/v1/completions", ("/v1/completions", "openai.completions")),
+        ("openai", "POST", "/v1/images/edits", ("/v1/images/edits", "openai.images")),
+        ("openai", "POST", "/v1/audio/translations", ("/v1/audio/translations", "openai.transcriptions")),
+        ("openai", "POST", "/v1/audio/speech", ("/v1/audio/speech", "openai.speech")),
+        ("openai", "POST", "/v1/moderations", ("/v1/moderations", "")),
         ("openai", "GET", "/v1/models", ("/v1/models", "")),
         ("openai", "GET", "/v1/conversations/c/items", ("/v1/conversations/*", "")),
         ("chatgpt", "POST", "/backend-api/codex/responses", ("/backend-api/codex/responses", "openai.responses")),
@@ -92,11 +97,73 @@ def test_the_types_of_the_first_release_are_there() -> None:
         ("google", "POST", "/v1internal:generateContent", ("/v1internal:generateContent", "google.generate_content")),
         ("google", "POST", "/v1internal:loadCodeAssist", ("/v1internal:{}", "")),
         ("google", "POST", "/v1beta/openai/chat/completions", ("/v1beta/openai/chat/completions", "openai.chat_completions")),
+        (
+            "google",
+            "POST",
+            "/v1beta/models/g:batchEmbedContents",
+            ("/v1beta/models/{}:batchEmbedContents", "google.embed_content"),
+        ),
+        ("bedrock", "POST", "/model/a.b-v1%3A0/invoke", ("/model/{}/invoke", "bedrock.invoke_model")),
+        ("bedrock", "POST", "/model/a.b-v1:0/converse-stream", ("/model/{}/converse-stream", "bedrock.converse")),
+        ("bedrock", "POST", "/model/a/b/converse", ("other", "")),
+        ("bedrock", "POST", "/openai/v1/responses", ("/openai/v1/responses", "openai.responses")),
+        ("bedrock", "POST", "/anthropic/v1/messages", ("/anthropic/v1/messages", "anthropic.messages")),
+        (
+            "azure",
+            "POST",
+            "/openai/deployments/my-gpt/chat/completions",
+            ("/openai/deployments/{}/chat/completions", "openai.chat_completions"),
+        ),
+        ("azure", "POST", "/openai/v1/responses", ("/openai/v1/responses", "openai.responses")),
+        ("azure", "POST", "/openai/deployments/d/extensions/chat/completions", ("/openai/deployments/{}/*", "")),
+        ("azure", "POST", "/anthropic/v1/messages", ("/anthropic/v1/messages", "anthropic.messages")),
+        ("openrouter", "POST", "/api/v1/chat/completions", ("/api/v1/chat/completions", "openai.chat_completions")),
+        ("vercel", "POST", "/v1/messages", ("/v1/messages", "anthropic.messages")),
+        ("mistral", "POST", "/v1/fim/completions", ("/v1/fim/completions", "openai.completions")),
+        ("groq", "POST", "/openai/v1/audio/transcriptions", ("/openai/v1/audio/transcriptions", "openai.transcriptions")),
+        ("deepseek", "POST", "/beta/completions", ("/beta/completions", "openai.completions")),
+        ("xai", "POST", "/v1/responses", ("/v1/responses", "openai.responses")),
+        ("together", "POST", "/v1/images/generations", ("/v1/images/generations", "openai.images")),
+        ("perplexity", "POST", "/v1/sonar", ("/v1/sonar", "openai.chat_completions")),
+        ("cohere", "POST", "/v2/chat", ("/v2/chat", "cohere.chat")),
+        ("cohere", "POST", "/compatibility/v1/embeddings", ("/compatibility/v1/embeddings", "openai.embeddings")),
+        ("copilot", "POST", "/v1/engines/gpt-41-copilot/completions", ("/v1/engines/{}/completions", "openai.completions")),
         ("openai-compat", "POST", "/v1/chat/completions", ("/v1/chat/completions", "openai.chat_completions")),
     ],
 )
 def test_requests_find_their_endpoint(type_: str, method: str, path: str, expected: tuple[str, str]) -> None:
     assert route(type_, method, path) == expected
+
+
+@pytest.mark.parametrize(
+    ("type_", "host"),
+    [
+        ("bedrock", "bedrock-runtime.us-east-1.amazonaws.com"),
+        ("bedrock", "bedrock-runtime-fips.us-gov-west-1.amazonaws.com"),
+        ("bedrock", "bedrock-mantle.eu-west-1.api.aws"),
+        ("bedrock", "vpce-0a1b2c3d-xyz.bedrock-runtime.us-east-1.vpce.amazonaws.com"),
+        ("azure", "acme.openai.azure.com"),
+        ("azure", "acme-foundry.services.ai.azure.com"),
+        ("google", "europe-west4-aiplatform.googleapis.com"),
+        ("google", "daily-cloudcode-pa.googleapis.com"),
+        ("openai", "eu.api.openai.com"),
+        ("xai", "us-east-1.api.x.ai"),
+        ("copilot", "proxy.business.githubcopilot.com"),
+        ("", "s3.us-east-1.amazonaws.com"),
+        ("", "evil.bedrock-runtime.us-east-1.amazonaws.com"),
+        ("", "bedrock-runtime.us-east-1.amazonaws.com.example"),
+        ("", "storage.googleapis.com"),
+        ("", "acme.openai.azure.com.example"),
+        ("", "login.azure.com"),
+    ],
+)
+def test_hosts_find_their_type(type_: str, host: str) -> None:
+    providers = [
+        Provider(facts.type, facts.type, authorities=tuple((pattern, 443) for pattern in facts.hosts))
+        for facts in FACTS.values()
+    ]
+    found = ProviderTable(providers).claimant(Authority(host, 443))
+    assert ("" if found is None else found.name) == type_
 
 
 def test_endpoints_stand_below_the_path_of_a_base_url() -> None:
