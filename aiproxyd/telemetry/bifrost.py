@@ -41,7 +41,7 @@ MAX_SERIES_TUPLES = 10_000
 """Distinct tuples of base and custom labels; beyond it model and custom labels are `other`."""
 
 _BASE = (MAX_SERIES_TUPLES, "tuples of base and custom labels")
-_HTTP = ((LIMITS.endpoints, "endpoints"), (9, "methods"), (502, "status codes"), (2_001, "tuples of custom labels"))
+_HTTP = ((MAX_SERIES_TUPLES, "tuples of labels"),)
 _LATENCY = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600)
 _BETWEEN = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 _SIZES = (1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8)
@@ -62,7 +62,7 @@ ERROR = counter(
     "bifrost_error_requests_total",
     "Requests to providers that failed.",
     (*BASE_LABELS, "status_code"),
-    (_BASE, (502, "status codes")),
+    ((MAX_SERIES_TUPLES, "tuples of base and custom labels and status code"),),
 )
 LATENCY = histogram(
     "bifrost_upstream_latency_seconds",
@@ -109,6 +109,8 @@ class BifrostMetrics:
     def __init__(self, registry: CollectorRegistry, custom: CustomLabels) -> None:
         self._custom = custom
         self._tuples: set[tuple[str, ...]] = set()
+        self._http: set[tuple[str, ...]] = set()
+        self._errors: set[tuple[str, ...]] = set()
         made = {
             family: family.with_labels(() if family in _WITHOUT_CUSTOM_LABELS else custom.names).register(registry)
             for family in FAMILIES
@@ -127,7 +129,7 @@ class BifrostMetrics:
         ended, labels = exchange.ended, exchange.labels
         custom = self._custom.of(exchange.started.labels)
         status = code_label(ended.status_code)
-        http = (labels.route, labels.method, status, *custom)
+        http = self._bounded(self._http, (labels.route, labels.method, status, *custom))
         counter, histogram = self._counter, self._histogram
         counter[HTTP_REQUESTS].of(*http).inc()
         histogram[HTTP_DURATION].of(*http).observe(ended.duration_seconds, exemplar)
@@ -140,7 +142,7 @@ class BifrostMetrics:
         if is_success:
             counter[SUCCESS].of(*whole).inc()
         else:
-            counter[ERROR].of(*base, status, *custom).inc()
+            counter[ERROR].of(*self._bounded(self._errors, (*base, status, *custom))).inc()
         histogram[LATENCY].of(*base, "true" if is_success else "false", *custom).observe(ended.duration_seconds, exemplar)
         if exchange.has_usage:
             counter[INPUT_TOKENS].of(*whole).inc(max(0, ended.usage.total_input_tokens))
@@ -155,9 +157,19 @@ class BifrostMetrics:
 
     def passed_through(self, started: PassthroughStarted, ended: PassthroughEnded) -> None:
         """Count a request to another endpoint that ended."""
-        http = (started.route, method_label(started.method), code_label(ended.status_code), *self._custom.of({}))
+        status = code_label(ended.status_code)
+        http = self._bounded(self._http, (started.route, method_label(started.method), status, *self._custom.of({})))
         self._counter[HTTP_REQUESTS].of(*http).inc()
         self._histogram[HTTP_DURATION].of(*http).observe(max(0.0, ended.at - started.at))
+
+    @staticmethod
+    def _bounded(known: set[tuple[str, ...]], labels: tuple[str, ...]) -> tuple[str, ...]:
+        """Return `labels`, or `other` for each where there is no place for more."""
+        if labels not in known:
+            if len(known) >= MAX_SERIES_TUPLES - 1:
+                return ("other",) * len(labels)
+            known.add(labels)
+        return labels
 
     def _base(self, exchange: Exchange) -> tuple[str, ...]:
         labels = exchange.labels

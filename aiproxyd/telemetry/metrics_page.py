@@ -87,8 +87,20 @@ def render() -> str:
         _section("Our own", "What Coder does not have, under the same prefixes.", own.FAMILIES + worker_processes.FAMILIES)
     )
     parts.append(_LEGACY)
-    parts.append(_section("Bifrost's names", f"With `metrics.dialects: [bifrost]`. {_prose(bifrost)}", bifrost.FAMILIES))
-    parts.append(_section("OpenTelemetry's names", f"With `metrics.dialects: [gen_ai]`. {_prose(gen_ai)}", gen_ai.FAMILIES))
+    parts.append(
+        _section(
+            "Bifrost's names",
+            f"With `metrics.dialects: [bifrost]`; labels of `metrics.header_labels` come behind those shown. {_prose(bifrost)}",
+            bifrost.FAMILIES,
+        )
+    )
+    parts.append(
+        _section(
+            "OpenTelemetry's names",
+            f"With `metrics.dialects: [gen_ai]`; labels of `metrics.header_labels` come behind those shown. {_prose(gen_ai)}",
+            gen_ai.FAMILIES,
+        )
+    )
     return "\n".join(parts)
 
 

@@ -113,6 +113,8 @@ def test_inventions_of_clients_have_an_end(monkeypatch: pytest.MonkeyPatch) -> N
     assert scrape.value("bifrost_upstream_requests_total") == 300
     assert len(scrape.labels("bifrost_upstream_requests_total")) <= 60
     assert scrape.value("bifrost_upstream_requests_total", model="other", team="other") == 260
+    assert scrape.value("http_requests_total") == 300
+    assert len(scrape.labels("http_requests_total")) == 60
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is in Debian's prometheus package")
