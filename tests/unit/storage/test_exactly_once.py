@@ -6,7 +6,10 @@ go, and segments that are removed meanwhile. What it knows to be written is comp
 
 import asyncio
 import os
+import random
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -23,6 +26,8 @@ from aiproxyd.model.observation import InterceptionDescribed, InterceptionEnded,
 from aiproxyd.storage.queries import InterceptionFilter
 from aiproxyd.storage.store import Store
 from tests.support.observations import START, life, new_id
+
+ROOT = Path(__file__).parents[3]
 
 # Several segments in a few steps: a life is about 1,200 bytes.
 SEGMENT_BYTES = 2000
@@ -236,3 +241,69 @@ def _template(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 TestExactlyOnce = ExactlyOnce.TestCase
 TestExactlyOnce.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+
+
+# A control process reduced to its reader of the store: it says how many batches it applied, and waits for its end.
+_READER = """
+import asyncio, os, sys
+from pathlib import Path
+from aiproxyd.journal.follower import Follower
+from aiproxyd.storage.store import Store
+
+async def main():
+    store = await Store.open(sys.argv[2])
+    follower = Follower(Path(sys.argv[1]), await store.positions())
+    while batch := follower.read(max_bytes=3000):
+        await store.apply(batch.lines, batch.positions, starts=batch.starts)
+        follower.mark_applied(batch.positions)
+        removed = follower.remove_consumed()
+        await store.forget_positions(removed)
+        os.write(1, b".")
+    os.write(1, b"!")
+    await asyncio.sleep(3600)
+
+asyncio.run(main())
+"""
+
+
+def test_a_reader_that_is_killed_again_and_again_applies_everything_once(tmp_path: Path) -> None:
+    journal, url = tmp_path / "journal", f"sqlite:///{tmp_path / 'store.sqlite3'}"
+    shutil.copy(ExactlyOnce.template, tmp_path / "store.sqlite3")
+    writer = JournalWriter(journal, "w", max_segment_bytes=20_000)
+    ids = [new_id() for _ in range(400)]
+    for id_ in ids:
+        for observation in life(id_, calls=f"toolu_{id_}"):
+            writer.append(observation)
+        writer.flush()
+    writer.close()
+    rng = random.Random(11)
+    finished, kills = False, 0
+    while not finished:
+        process = subprocess.Popen([sys.executable, "-c", _READER, str(journal), url], stdout=subprocess.PIPE, cwd=ROOT)
+        assert process.stdout is not None
+        for _ in range(rng.randint(1, 40)):
+            said = process.stdout.read(1)
+            assert said in {b".", b"!"}, "the reader ended by itself"
+            if said == b"!":
+                finished = True
+                break
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        kills += 1
+    assert kills > 3
+
+    async def check() -> None:
+        store = await Store.open(url)
+        records = await store.interceptions(InterceptionFilter(limit=1000))
+        assert sorted(record["id"] for record in records) == sorted(ids)
+        for record in records:
+            assert record["outcome"] == "completed"
+            assert [len(record[name]) for name in ("token_usages", "user_prompts", "tool_usages")] == [1, 1, 1]
+        follower = Follower(journal, await store.positions())
+        assert not follower.read()
+        follower.remove_consumed()
+        assert segments_in(journal) == []
+        await store.close()
+
+    asyncio.run(check())
