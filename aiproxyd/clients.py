@@ -92,15 +92,23 @@ RULES: Final = (
     ),
     ClientRule("Junie", user_agents=("junie:",)),
     # Beyond Coder's list.
-    ClientRule("Gemini CLI", user_agents=("geminicli",)),
+    # A session is told to Code Assist alone.
+    ClientRule("Gemini CLI", user_agents=("geminicli",), body_hints=("request.session_id",)),
+    ClientRule("Antigravity", user_agents=("antigravity/",), body_hints=("request.session_id",)),
     ClientRule("Qwen Code", user_agents=("qwencode/",), body_hints=("prompt_cache_key",), body_hint_prefix="qwen-code:"),
     # aider says who it is to OpenRouter alone.
     ClientRule("Aider", headers=(("x-title", "Aider"), ("http-referer", "https://aider.chat"))),
+    ClientRule("Mistral Vibe", user_agents=("mistral-vibe/", "mistral-client-python/mistral-vibe/")),
     # Libraries, for those who write their own tools. Last, because tools are built from them.
-    ClientRule("Anthropic SDK", user_agents=("anthropic/", "asyncanthropic/", "anthropicbedrock/", "asyncanthropicbedrock/")),
+    # Also its classes for Bedrock, Vertex and Foundry, which begin alike.
+    ClientRule("Anthropic SDK", user_agents=("anthropic", "asyncanthropic")),
     ClientRule("OpenAI SDK", user_agents=("openai/", "asyncopenai/", "azureopenai/", "asyncazureopenai/")),
     ClientRule("Google GenAI SDK", user_agents=("google-genai-sdk/",)),
-    ClientRule("AWS SDK", user_agents=("boto3/",)),
+    ClientRule("AWS SDK", user_agents=("boto3/", "botocore/", "aws-sdk-", "aws-cli/")),
+    ClientRule("Mistral SDK", user_agents=("mistral-client-python/", "mistral-client-typescript/")),
+    ClientRule("Groq SDK", user_agents=("groq/", "asyncgroq/")),
+    ClientRule("Together SDK", user_agents=("together/", "asynctogether/")),
+    ClientRule("Perplexity SDK", user_agents=("perplexity/", "asyncperplexity/")),
     ClientRule("Vercel AI SDK", user_agents=("ai-sdk/", "ai-sdk-")),
     ClientRule("LiteLLM", user_agents=("litellm/",)),
     ClientRule("LangChain", user_agents=("langchain",)),

@@ -452,7 +452,9 @@ def _session(request: requests.Request) -> tuple[str, dict[str, str]]:
     if not isinstance(request, _Request):
         return "", {}
     candidates = {
-        "request.session_id": requests.nested_hint(request.request, "session_id"),
+        # Gemini CLI writes the one, Antigravity the other.
+        "request.session_id": requests.nested_hint(request.request, "session_id")
+        or requests.nested_hint(request.request, "sessionId"),
         "user_prompt_id": requests.hint(request.user_prompt_id),
     }
     return "", {key: value for key, value in candidates.items() if value}
