@@ -1,0 +1,85 @@
+"""Metrics of every dialect, cost and traces of the real daemon, from one client's requests."""
+
+import ssl
+import urllib.request
+from typing import Any
+
+import httpx
+import pytest
+
+from aiproxyd.telemetry.exposed import legacy_name
+from tests.integration.conftest import DaemonMaker
+from tests.support.daemon import Daemon
+from tests.support.otlp import attributes_of, grpc_collector
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def _ask(daemon: Daemon, model: str, **headers: str) -> httpx.Response:
+    with httpx.Client(
+        proxy=daemon.proxy_url(), verify=ssl.create_default_context(cafile=str(daemon.ca_file)), trust_env=False, timeout=60
+    ) as client:
+        return client.post(
+            "https://api.anthropic.com/v1/messages",
+            headers={"authorization": "Bearer sk-ant-oat01-abcdefgh"} | headers,
+            json={"model": model, "max_tokens": 9, "stream": True, "messages": [{"role": "user", "content": "hello"}]},
+        )
+
+
+def test_a_request_shows_in_every_dialect_with_its_cost_and_its_trace(own_daemon: DaemonMaker, model: str) -> None:
+    # A price for models that only this test has.
+    override: dict[str, Any] = {"model": "fake-*", "input_micros": 1_000_000, "output_micros": 2_000_000}
+    with grpc_collector() as (endpoint, received):
+        daemon = own_daemon(
+            config={
+                "metrics": {
+                    "dialects": ["coder", "coder_legacy", "bifrost", "gen_ai"],
+                    "labels": {"environment": "test"},
+                    "header_labels": {"team": "x-bf-prom-team"},
+                },
+                "tracing": {"enabled": True, "endpoint": endpoint},
+                "pricing": {"overrides": [override]},
+            }
+        )
+        answer = _ask(daemon, model, **{"x-bf-prom-team": "search", "traceparent": PARENT})
+        assert answer.status_code == 200
+        record = daemon.record(model)
+        daemon.wait_for_metric(1, "bifrost_success_requests_total", team="search", environment="test")
+        metrics = daemon.metrics()
+        intercept = received.wait_for("Intercept")
+    [usage] = record["token_usages"]
+    micros = (
+        usage["input_tokens"]
+        + 2 * usage["output_tokens"]
+        + usage["cache_read_input_tokens"]
+        + usage["cache_write_input_tokens"]
+    )
+    assert micros > 0
+    assert (usage["cost_micros"], usage["price_source"]) == (micros, "configuration")
+    assert (usage["cost_basis"], record["billing"]) == ("list_price_equivalent", "subscription")
+    cost = metrics.total("coder_ai_gateway_cost_usd_total", model=model, basis="list_price_equivalent")
+    assert cost == pytest.approx(micros / 1e6)
+    assert metrics.total("bifrost_cost_total", model=model, team="search") == pytest.approx(micros / 1e6)
+    for name in ("interceptions_total", "tokens_total", "proxy_mitm_requests_total", "proxy_connect_sessions_total"):
+        ours = "coder_ai_gateway_" + name
+        assert metrics.total(ours) == metrics.total(legacy_name(ours)) > 0, name
+    assert metrics.total("gen_ai_client_operation_duration_seconds_count", gen_ai_request_model=model) == 1
+    assert metrics.total("coder_ai_gateway_proxy_worker_process_resident_memory_bytes", worker="0") > 1e6
+    assert intercept.trace_id.hex() == PARENT.split("-")[1]
+    assert intercept.parent_span_id.hex() == PARENT.split("-")[2]
+    attributes = attributes_of(intercept)
+    assert (attributes["interception_id"], attributes["gen_ai.request.model"]) == (record["id"], model)
+    assert "hello" not in str(received.spans)
+
+
+def test_an_exemplar_leads_to_the_record(own_daemon: DaemonMaker, model: str) -> None:
+    daemon = own_daemon()
+    assert _ask(daemon, model).status_code == 200
+    record = daemon.record(model)
+    daemon.wait_for_metric(1, "coder_ai_gateway_interceptions_total", model=model)
+    request = urllib.request.Request(
+        f"{daemon.admin_url}/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        text = answer.read().decode()
+    assert f'# {{interception_id="{record["id"]}"}}' in text
