@@ -229,7 +229,7 @@ class Relay(Pair):
                     tap = self._tap.open(self._connection, piece.head)
                     self._open.append(tap)
                     self._responses.expect(piece.head)
-                    raw.append(without_proxy_fields(piece.raw) if has_proxy_fields(piece.head) else piece.raw)
+                    raw.append(without_proxy_fields(piece.raw) if has_proxy_fields(piece.raw) else piece.raw)
                 case Data():
                     raw.append(piece.raw)
                     if tap is not None:
