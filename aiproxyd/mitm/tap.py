@@ -150,6 +150,16 @@ class RequestTap:
         """
         self._end(by, detail, status_code)
 
+    def lose_sight(self, anomaly: str) -> None:
+        """Take note that HTTP cannot be followed any more: the bytes go on, and nobody knows to what they belong.
+
+        Args:
+            anomaly: A sentence for the record; the request ends as `parse_failed`.
+        """
+        if not self._is_over:
+            self._anomaly = self._anomaly or anomaly
+            self._end(None, "", 0)
+
     @property
     def is_upgraded(self) -> bool:
         """Whether the bytes that follow the 101 are wanted."""

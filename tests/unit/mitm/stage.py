@@ -109,6 +109,12 @@ class SeenRequest:
             self.detail = detail
         self.is_over = True
 
+    def lose_sight(self, anomaly: str) -> None:
+        if not self.is_over:
+            self._note("lose_sight")
+            self.detail = anomaly
+        self.is_over = True
+
 
 class SeeingTap:
     def __init__(self) -> None:

@@ -221,7 +221,7 @@ async def test_what_cannot_be_followed_goes_on_and_is_counted(tmp_path):
         (unknown,) = s.memory.of(UnknownEventsSeen)
         assert (unknown.provider, unknown.api, unknown.counts) == ("anthropic", "http1", {"both_lengths": 1})
         (seen,) = s.tap.requests
-        assert seen.calls == ["abort"]
+        assert seen.calls == ["lose_sight"]
         writer.close()
 
 
@@ -238,7 +238,7 @@ async def test_a_response_that_cannot_be_followed_goes_on_and_is_counted(tmp_pat
         writer.write(GET)
         assert await reader.readexactly(len(answer)) == answer
         assert s.memory.of(UnknownEventsSeen)[0].counts == {"line_end": 1}
-        assert s.tap.requests[0].aborted is AbortedBy.UPSTREAM
+        assert s.tap.requests[0].calls == ["request_end", "lose_sight"]
         writer.close()
 
 

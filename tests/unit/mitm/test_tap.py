@@ -240,6 +240,19 @@ def test_an_abort_after_a_fault_keeps_the_status_of_the_abort() -> None:
     assert (ended.outcome, ended.status_code) == ("parse_failed", 499)
 
 
+def test_a_request_out_of_sight_ends_as_parse_failed_and_says_why() -> None:
+    journal = KeptJournal()
+    request = tap_of(journal).open(CONNECTION, head("POST", "/v1/messages"))
+    request.response_head(JSON)
+    request.lose_sight("HTTP cannot be followed: both_lengths")
+    request.lose_sight("again")
+    request.response_end()
+    ended = journal.observations[-1]
+    assert isinstance(ended, InterceptionEnded)
+    assert (ended.outcome, ended.status_code, ended.anomaly) == ("parse_failed", 200, "HTTP cannot be followed: both_lengths")
+    assert len(journal.observations) == 3
+
+
 def test_a_switch_of_protocols_ends_even_what_is_not_looked_at_any_more() -> None:
     journal = KeptJournal()
     api = Faulty("read_request", ZeroDivisionError()).api()
