@@ -318,9 +318,9 @@ class Relay(Pair):
                 case End():
                     self._open.popleft().response_end()
                 case Opaque():
+                    self._upgraded = upgraded
                     self._stop_following(piece.reason)
                     if upgraded is not None:
-                        self._upgraded = upgraded
                         upgraded.upgraded_response_data(piece.raw)
                 case _:
                     pass  # a 1xx is the client's business
@@ -339,6 +339,8 @@ class Relay(Pair):
             return
         self._is_opaque = True
         for piece in self._requests.stop_following():
+            if self._upgraded is not None:
+                self._upgraded.upgraded_request_data(piece.raw)
             self._forward(piece.raw, self.upstream)
         self._responses.stop_following()
         self._watch_head()
