@@ -31,8 +31,12 @@ lock: ## Resolve the dependencies again into requirements/*.txt.
 	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --quiet --python-version 3.13 --custom-compile-command "make lock" pyproject.toml --group build -o requirements/run.txt
 	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --quiet --python-version 3.13 --custom-compile-command "make lock" pyproject.toml --all-extras --group build --group dev -c requirements/run.txt -o requirements/dev.txt
 
-test: $(VENV)/.dev ## Install what is needed and run every test.
-	$(BIN)/python -m pytest -q $(ARGS)
+$(VENV)/.system: tests/install_system.sh | $(VENV)/.dev
+	@tests/install_system.sh
+	@touch $@
+
+test: $(VENV)/.dev $(VENV)/.system ## Install what is needed and run every test.
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev ## Look for mistakes and untidiness.
 	$(BIN)/ruff check
