@@ -1,9 +1,15 @@
 """`aiproxyd providers`: what the configuration makes of its provider entries."""
 
+import asyncio
+from typing import Any
+
 import typer
 
 from aiproxyd.commands.configuration import ConfigOption, read_configuration
 from aiproxyd.commands.table import Output, OutputOption, print_rows
+
+# A table's line stays a line; the JSON has the whole sample.
+_MAX_SAMPLE_CHARACTERS = 120
 
 app = typer.Typer(help="The AI providers whose traffic is decrypted.", rich_markup_mode=None)
 
@@ -43,3 +49,38 @@ def list_(output: OutputOption = Output.TABLE, config: ConfigOption = None) -> N
             }
         )
     print_rows(rows, ["name", "type", "status", "hosts", "reason"], output=output, empty="no provider is configured")
+
+
+@app.command()
+def drift(output: OutputOption = Output.TABLE, config: ConfigOption = None) -> None:
+    """List what was met in responses and is not known, with the shape of one each; no content is in it.
+
+    For example:
+
+      aiproxyd providers drift
+
+      aiproxyd providers drift --output json
+    """
+    found = asyncio.run(_unknown_events(read_configuration(config).store_url))
+    rows = [
+        row | {name: row[name].isoformat(timespec="seconds") for name in ("first_seen_at", "last_seen_at")} for row in found
+    ]
+    if output is Output.TABLE:
+        for row in rows:
+            row["sample"] = _cut(row["sample"] or "")
+    columns = ["provider", "api", "kind", "count", "last_seen_at", "sample"]
+    print_rows(rows, columns, output=output, empty="every response was understood")
+
+
+def _cut(sample: str) -> str:
+    return sample if len(sample) <= _MAX_SAMPLE_CHARACTERS else sample[: _MAX_SAMPLE_CHARACTERS - 1] + "…"
+
+
+async def _unknown_events(url: str) -> list[dict[str, Any]]:
+    from aiproxyd.storage.store import Store
+
+    store = await Store.open(url, create=False)
+    try:
+        return await store.unknown_events()
+    finally:
+        await store.close()

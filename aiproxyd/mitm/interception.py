@@ -26,7 +26,7 @@ from aiproxyd.model.observation import (
 )
 from aiproxyd.model.outcome import ErrorType, Outcome, UsageSource
 from aiproxyd.pricing import billing_of
-from aiproxyd.providers.api import Api, RequestFacts, ResponseParser
+from aiproxyd.providers.api import Api, RequestFacts, ResponseParser, Sampling
 from aiproxyd.redaction import credential_hint
 from aiproxyd.wire.content_coding import ContentDecoder
 from aiproxyd.wire.json_document import DocumentCollector
@@ -69,6 +69,7 @@ class Interception:
         "_request_bytes",
         "_request_decoder",
         "_response_bytes",
+        "_samples",
         "_settings",
         "_started_at",
         "_status_code",
@@ -108,6 +109,8 @@ class Interception:
         self._decoder: ContentDecoder | None = None
         self._parser: ResponseParser | None = None
         """None before the head, and once there is nothing more to read."""
+        self._samples: dict[str, str] = {}
+        """The parser's own: what it meets and does not know."""
         self._error_body: bytearray | None = None
         """Of a response with an error status; None for any other."""
         self._failure = ""
@@ -214,6 +217,8 @@ class Interception:
             self._is_streamed = content_type in self._api.stream_types or (not is_document and self._facts.streaming)
             make_parser = self._api.stream_parser if self._is_streamed else self._api.document_parser
             self._parser = make_parser(self._settings.max_response_body_bytes)
+            if isinstance(self._parser, Sampling):
+                self._samples = self._parser.samples
             if self._api.read_head is not None:
                 self._assembly.feed(self._api.read_head(head))
 
@@ -426,7 +431,13 @@ class Interception:
         self._is_ended = True
         if assembly.unknown:
             reporter.tell(
-                UnknownEventsSeen(at=at, provider=self._connection.provider.name, api=self._api.name, counts=assembly.unknown)
+                UnknownEventsSeen(
+                    at=at,
+                    provider=self._connection.provider.name,
+                    api=self._api.name,
+                    counts=assembly.unknown,
+                    samples={kind: sample for kind, sample in self._samples.items() if kind in assembly.unknown},
+                )
             )
         reporter.tell(
             InterceptionEnded(

@@ -215,6 +215,8 @@ class UnknownEventsSeen(_Observation, frozen=True, omit_defaults=True, kw_only=T
     api: str
     counts: dict[str, int]
     """By kind; bounded in number and length by the sender."""
+    samples: dict[str, str] = {}
+    """By kind, for some of them: the shape of one, without anything that anybody said."""
 
 
 class RecordsLost(_Observation, frozen=True, omit_defaults=True, kw_only=True, tag="records_lost"):

@@ -1,7 +1,7 @@
 """What an API's parsers look like from outside. Each module beside this one implements one API and registers in `apis`."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -48,6 +48,14 @@ class ResponseParser(Protocol):
         Raises:
             WireError: As `feed`; an unreadable document body is found here.
         """
+
+
+@runtime_checkable
+class Sampling(Protocol):
+    """A `ResponseParser` that keeps samples of what it does not know."""
+
+    samples: dict[str, str]
+    """By kind, the redacted shape of what became an UnknownEvent; bounded in number and size."""
 
 
 class Api(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from aiproxyd.exceptions import MalformedBody, WireError
 from aiproxyd.model.events import StreamEvent
+from aiproxyd.providers.samples import take_samples
 from aiproxyd.wire.event_stream import EventStreamDecoder, ServerSentEvent
 from aiproxyd.wire.json_document import DocumentCollector
 
@@ -34,13 +35,15 @@ class StreamReader(Protocol):
 class EventStreamBody:
     """A `ResponseParser` of an event stream. Events before a fault are returned; the next call raises it."""
 
-    __slots__ = ("_at_start", "_decoder", "_failure", "_reader")
+    __slots__ = ("_at_start", "_decoder", "_failure", "_reader", "samples")
 
     def __init__(self, max_event_bytes: int, reader: StreamReader) -> None:
         self._decoder = EventStreamDecoder(max_event_bytes)
         self._reader = reader
         self._failure: WireError | None = None
         self._at_start = True
+        self.samples: dict[str, str] = {}
+        """As `api.Sampling`."""
 
     @property
     def held_bytes(self) -> int:
@@ -56,7 +59,10 @@ class EventStreamBody:
             if self._at_start:
                 self._check_start(data)
             for event in self._decoder.feed(data):
+                before = len(out)
                 self._reader.read(event, out)
+                if len(out) > before:
+                    take_samples(self.samples, out, before, event.data)
         except WireError as exc:
             self._failure = exc
             if not out:
@@ -96,12 +102,14 @@ class EventStreamBody:
 class DocumentBody:
     """A `ResponseParser` of a body that is one document, read when it is complete."""
 
-    __slots__ = ("_collector", "_failure", "_read")
+    __slots__ = ("_collector", "_failure", "_read", "samples")
 
     def __init__(self, max_body_bytes: int, read: Callable[[bytes], list[StreamEvent]]) -> None:
         self._collector = DocumentCollector(max_body_bytes)
         self._read = read
         self._failure: WireError | None = None
+        self.samples: dict[str, str] = {}
+        """As `api.Sampling`."""
 
     @property
     def held_bytes(self) -> int:
@@ -120,20 +128,25 @@ class DocumentBody:
         if self._failure is not None:
             raise self._failure
         try:
-            return self._read(self._collector.close())
+            body = self._collector.close()
+            out = self._read(body)
         except WireError as exc:
             self._failure = exc
             raise
+        take_samples(self.samples, out, 0, body)
+        return out
 
 
 class MessageBody:
     """A `ResponseParser` of a response that comes as messages which are framed already: each call of `feed` takes one, whole."""
 
-    __slots__ = ("_failure", "_reader")
+    __slots__ = ("_failure", "_reader", "samples")
 
     def __init__(self, reader: StreamReader) -> None:
         self._reader = reader
         self._failure: WireError | None = None
+        self.samples: dict[str, str] = {}
+        """As `api.Sampling`."""
 
     def feed(self, data: bytes) -> list[StreamEvent]:
         """As `ResponseParser.feed`, but for one message; no bytes are none."""
@@ -146,6 +159,7 @@ class MessageBody:
             except WireError as exc:
                 self._failure = exc
                 raise
+            take_samples(self.samples, out, 0, data)
         return out
 
     def close(self) -> list[StreamEvent]:

@@ -8,6 +8,8 @@ from typing import Protocol
 
 from aiproxyd.exceptions import WireError
 from aiproxyd.model.events import StreamEvent
+from aiproxyd.providers.samples import take_samples
+from aiproxyd.wire.aws_event_stream import AwsEventMessage
 
 
 class FrameDecoder[F](Protocol):
@@ -27,7 +29,7 @@ class FrameDecoder[F](Protocol):
 class FramedBody[F]:
     """A `ResponseParser` of frames. Events before a fault are returned; the next call raises it."""
 
-    __slots__ = ("_decoder", "_failure", "_finish", "_read")
+    __slots__ = ("_decoder", "_failure", "_finish", "_read", "samples")
 
     def __init__(
         self,
@@ -46,6 +48,8 @@ class FramedBody[F]:
         self._read = read
         self._finish = finish
         self._failure: WireError | None = None
+        self.samples: dict[str, str] = {}
+        """As `api.Sampling`."""
 
     @property
     def held_bytes(self) -> int:
@@ -59,7 +63,10 @@ class FramedBody[F]:
         out: list[StreamEvent] = []
         try:
             for frame in self._decoder.feed(data):
+                before = len(out)
                 self._read(frame, out)
+                if len(out) > before:
+                    take_samples(self.samples, out, before, _data_of(frame))
         except WireError as exc:
             self._failure = exc
             if not out:
@@ -78,3 +85,9 @@ class FramedBody[F]:
         out: list[StreamEvent] = []
         self._finish(out)
         return out
+
+
+def _data_of(frame: object) -> bytes:
+    if isinstance(frame, AwsEventMessage):
+        return frame.payload
+    return frame if isinstance(frame, bytes) else b""

@@ -7,7 +7,7 @@ statement is a round trip.
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, case, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -23,6 +23,7 @@ from aiproxyd.storage.tables import (
     model_thoughts,
     token_usages,
     tool_usages,
+    unknown_events,
     user_prompts,
     users,
 )
@@ -84,8 +85,34 @@ async def ingest(
     await _execute(connection, _ANSWER_PROMPT, changes.answered_prompts.values())
     await _insert_new(connection, tool_usages, changes.tools.values(), ("interception_id", "position"))
     await _insert_new(connection, model_thoughts, changes.thoughts.values(), ("interception_id", "position"))
+    await _count_unknown(connection, changes.unknown.values())
     await link_threads(connection, changes)
     return changes
+
+
+async def _count_unknown(connection: AsyncConnection, rows: Collection[Row]) -> None:
+    """Add to what was counted before; the first sample stays."""
+    if rows:
+        statement = _insert(connection, unknown_events)
+        columns, new = unknown_events.c, statement.excluded
+        # In one order, as users are.
+        ordered = sorted(rows, key=lambda row: (row["provider"], row["api"], row["kind"]))
+        await connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=("provider", "api", "kind"),
+                set_={
+                    "count": columns.count + new.count,
+                    "sample": func.coalesce(columns.sample, new.sample),
+                    "first_seen_at": case(
+                        (new.first_seen_at < columns.first_seen_at, new.first_seen_at), else_=columns.first_seen_at
+                    ),
+                    "last_seen_at": case(
+                        (new.last_seen_at > columns.last_seen_at, new.last_seen_at), else_=columns.last_seen_at
+                    ),
+                },
+            ),
+            ordered,
+        )
 
 
 async def save_positions(connection: AsyncConnection, daemon_id: str, positions: dict[str, int]) -> None:

@@ -20,6 +20,7 @@ from aiproxyd.model.observation import (
     ResponseProgressed,
     ThoughtRecorded,
     ToolCalled,
+    UnknownEventsSeen,
 )
 from aiproxyd.model.outcome import MAX_ERROR_MESSAGE_BYTES, UsageSource
 from aiproxyd.model.usage import MAX_TOKENS, TokenUsage
@@ -64,6 +65,8 @@ class Changes:
     users: dict[str, Row] = field(default_factory=dict)
     reports: dict[str, ResponseProgressed | InterceptionEnded] = field(default_factory=dict)
     """What each row of `tokens` was made from."""
+    unknown: dict[tuple[str, str, str], Row] = field(default_factory=dict)
+    """By provider, API and kind."""
     orphans: int = 0
     """Observations of interceptions whose beginning was lost."""
 
@@ -105,9 +108,26 @@ def changes_of(lines: Iterable[tuple[str, Observation]], known: Mapping[str, Kno
                     _continue(changes, id_, observation, known.get(id_))
                 else:
                     changes.orphans += 1
+            case UnknownEventsSeen():
+                _count_unknown(changes, observation)
             case _:
                 pass  # the rest is for metrics and logs
     return changes
+
+
+def _count_unknown(changes: Changes, o: UnknownEventsSeen) -> None:
+    at = time_of(o.at)
+    for kind, count in o.counts.items():
+        key = (_word(o.provider), _word(o.api), _word(kind))
+        row = changes.unknown.get(key)
+        if row is None:
+            names = dict(zip(("provider", "api", "kind"), key, strict=True))
+            row = changes.unknown[key] = {**names, "count": 0, "sample": None, "first_seen_at": at, "last_seen_at": at}
+        row["count"] += count
+        row["last_seen_at"] = max(at, row["last_seen_at"])
+        row["first_seen_at"] = min(at, row["first_seen_at"])
+        if row["sample"] is None and kind in o.samples:
+            row["sample"] = _line(o.samples[kind])
 
 
 def storable(text: str, max_characters: int | None = None) -> str:

@@ -25,7 +25,7 @@ from aiproxyd.storage.engine import READ_ONLY, create_engine, in_pieces, prepare
 from aiproxyd.storage.ingest import ingest, save_positions
 from aiproxyd.storage.queries import InterceptionFilter, list_interceptions, show_interception
 from aiproxyd.storage.rows import Changes, Row, time_of
-from aiproxyd.storage.tables import interceptions, journal_positions, token_usages
+from aiproxyd.storage.tables import interceptions, journal_positions, token_usages, unknown_events
 
 _log = structlog.get_logger(__name__)
 
@@ -308,6 +308,20 @@ class Store:
             StorageError: The database cannot be read.
         """
         return await self.read(lambda connection: show_interception(connection, id_))
+
+    async def unknown_events(self) -> list[dict[str, Any]]:
+        """Return what parsers did not know, the newest first.
+
+        Raises:
+            StorageError: The database cannot be read.
+        """
+        columns = unknown_events.c
+        query = select(unknown_events).order_by(columns.last_seen_at.desc(), columns.provider, columns.api, columns.kind)
+
+        async def rows(connection: AsyncConnection) -> list[dict[str, Any]]:
+            return [dict(row) for row in (await connection.execute(query)).mappings()]
+
+        return await self.read(rows)
 
     async def add_user(self, name: str, groups: Iterable[str] = ()) -> str:
         """Give a user a token and return it; only its SHA-256 is kept.

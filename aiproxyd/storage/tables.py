@@ -230,6 +230,23 @@ class User(_Row, table=True):
     revoked_at: datetime | None = Field(sa_type=UtcDateTime)
 
 
+class UnknownEvent(_Row, table=True):
+    """Something in responses that their parser does not know."""
+
+    __tablename__ = "unknown_events"
+
+    provider: str = Field(primary_key=True, sa_type=Text)
+    """The name of its entry in the configuration."""
+    api: str = Field(primary_key=True, sa_type=Text)
+    kind: str = Field(primary_key=True, sa_type=Text)
+    count: int = Field(sa_type=BigInteger)
+    """How often it was met."""
+    sample: str | None = Field(sa_type=Text)
+    """The shape of the first one that could be had, without anything that anybody said."""
+    first_seen_at: datetime = Field(sa_type=UtcDateTime)
+    last_seen_at: datetime = Field(sa_type=UtcDateTime)
+
+
 class JournalPosition(_Row, table=True):
     """How far a daemon's journal is applied."""
 
@@ -248,3 +265,4 @@ tool_usages: Table = schema.tables["tool_usages"]
 model_thoughts: Table = schema.tables["model_thoughts"]
 users: Table = schema.tables["users"]
 journal_positions: Table = schema.tables["journal_positions"]
+unknown_events: Table = schema.tables["unknown_events"]

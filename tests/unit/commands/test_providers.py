@@ -1,5 +1,9 @@
+import asyncio
 import json
 from pathlib import Path
+
+from aiproxyd.model.observation import UnknownEventsSeen
+from aiproxyd.storage.store import Store
 
 _ENTRIES = """
 egress: {allowed_ports: [443]}
@@ -36,3 +40,26 @@ def test_no_entries_are_said_to_be_none(aiproxyd, tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("providers: []\n")
     assert aiproxyd("providers", "list", "-c", str(file)) == (0, "no provider is configured\n", "")
+
+
+def test_drift_is_listed_with_a_sample(aiproxyd, data_dir: Path) -> None:
+    async def fill() -> None:
+        store = await Store.open(f"sqlite:///{data_dir / 'aiproxyd.sqlite3'}")
+        seen = UnknownEventsSeen(
+            at=1.0,
+            provider="openai",
+            api="openai.responses",
+            counts={"event:x": 2, "item:y": 1},
+            samples={"event:x": "[0]" * 99},
+        )
+        await store.apply([("w", seen)], {"s-1": 10})
+        await store.close()
+
+    data_dir.mkdir()
+    asyncio.run(fill())
+    rows = json.loads(aiproxyd("providers", "drift", "-o", "json").out)
+    assert [(row["kind"], row["count"], row["sample"]) for row in rows] == [("event:x", 2, "[0]" * 99), ("item:y", 1, None)]
+    assert rows[0]["last_seen_at"] == "1970-01-01T00:00:01+00:00"
+    table = aiproxyd("providers", "drift").out.splitlines()
+    assert len(table) == 3
+    assert table[1].endswith("…")

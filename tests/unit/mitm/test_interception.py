@@ -627,7 +627,13 @@ def test_unknown_things_are_counted_before_the_end() -> None:
     request.response_data(MESSAGE_START + sse({"type": "brand_new"}) * 3 + TOOL_START + TOOL_END + MESSAGE_END)
     request.response_end()
     seen = story.journal.observations[-2]
-    assert seen == UnknownEventsSeen(at=seen.at, provider="anthropic", api="anthropic.messages", counts={"event:brand_new": 3})
+    assert seen == UnknownEventsSeen(
+        at=seen.at,
+        provider="anthropic",
+        api="anthropic.messages",
+        counts={"event:brand_new": 3},
+        samples={"event:brand_new": '{"type":"brand_new"}'},
+    )
 
 
 def test_a_start_is_durable_before_anything_can_leave_and_an_end_before_anybody_looks() -> None:
