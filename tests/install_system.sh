@@ -19,7 +19,9 @@ echo "installing: ${missing[*]}" >&2
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq >/dev/null
 # A server that a package brings must not start by itself: tests start their own.
-printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d.aiproxyd
-chmod +x /usr/sbin/policy-rc.d.aiproxyd
-[ -e /usr/sbin/policy-rc.d ] || { ln -s policy-rc.d.aiproxyd /usr/sbin/policy-rc.d && trap 'rm -f /usr/sbin/policy-rc.d /usr/sbin/policy-rc.d.aiproxyd' EXIT; }
+if [ ! -e /usr/sbin/policy-rc.d ]; then
+  printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+  chmod +x /usr/sbin/policy-rc.d
+  trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+fi
 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

@@ -15,9 +15,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def program(name: str) -> str | None:
+    """Return the path of one of PostgreSQL's programs; Debian keeps the server's off the PATH."""
+    found = shutil.which(name)
+    if found is not None:
+        return found
+    return next((str(path) for path in sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)), None)
+
+
 def is_installed() -> bool:
     """Whether the tests can have a server."""
-    return shutil.which("initdb") is not None and shutil.which("pg_ctl") is not None
+    return program("initdb") is not None and program("pg_ctl") is not None
 
 
 class PostgresServer:
@@ -49,7 +57,8 @@ class PostgresServer:
         log = self.folder / "log"
         self._run("pg_ctl", "-D", str(self.folder / "data"), "-l", str(log), "-o", options, "-w", "-t", "60", "start")
 
-    def _run(self, *command: str) -> None:
+    def _run(self, name: str, *arguments: str) -> None:
+        command = [program(name) or name, *arguments]
         prefix = ["runuser", "-u", self.user, "--"] if self.user != getpass.getuser() else []
         result = subprocess.run(
             [*prefix, *command], check=False, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
