@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,13 +19,16 @@ from pathlib import Path
 import structlog
 from prometheus_client import CollectorRegistry
 
+from aiproxyd.api.access import AdminToken, Role, digest_of
 from aiproxyd.api.app import create_app
+from aiproxyd.api.live import LiveFeed
 from aiproxyd.api.server import AdminServer
+from aiproxyd.api.state import ProviderFact
 from aiproxyd.ca.authority import CertificateAuthority
-from aiproxyd.classify import ProviderStatus, ProviderTable
+from aiproxyd.classify import Provider, ProviderStatus, ProviderTable
 from aiproxyd.config.loader import load
 from aiproxyd.config.providers import provider_table
-from aiproxyd.config.schema import Config, restart_fields_changed
+from aiproxyd.config.schema import AuthMode, Config, restart_fields_changed
 from aiproxyd.exceptions import AiproxydError, ConfigError
 from aiproxyd.fold import Fold, LiveSink
 from aiproxyd.identity.users import Identity, ensure_first_user
@@ -33,9 +37,11 @@ from aiproxyd.storage.store import Store
 from aiproxyd.supervisor import Supervisor
 from aiproxyd.telemetry.exposed import LabelledRegistry
 from aiproxyd.telemetry.families import create_registry
-from aiproxyd.telemetry.logs import configure_logging, secrets
+from aiproxyd.telemetry.interception_log import InterceptionLog
+from aiproxyd.telemetry.logs import configure_logging, secrets, write_line
 from aiproxyd.telemetry.metrics import MetricsSink
 from aiproxyd.telemetry.prices import PriceBook
+from aiproxyd.telemetry.rotating_file import RotatingFile
 from aiproxyd.telemetry.troubles import TroubleLog
 from aiproxyd.telemetry.worker_processes import WorkerProcesses
 
@@ -62,6 +68,8 @@ class Control:
         """Name and, when it is known, token of the user whose lines are printed at start."""
         self._config_path = config_path
         self._environ = environ
+        self.live = LiveFeed()
+        """What happens, for those who look on."""
         self._stop_requests = 0
         self._stop = asyncio.Event()
 
@@ -131,9 +139,11 @@ class Control:
         self._metrics = MetricsSink(registry, self._prices, config.metrics.to_settings())
         self._metrics.set_ca_expiry(self._ca.certificate.not_valid_after_utc.timestamp())
         self._apply_providers(self._table)
-        sinks: list[LiveSink] = [self._metrics, TroubleLog()]
+        sinks: list[LiveSink] = [self._metrics, TroubleLog(), self.live]
         if config.tracing.enabled:
             sinks.append(self._start_tracing(stack))
+        if config.logging.structured_interceptions != "off":
+            sinks.append(self._start_interception_log(stack))
         self._fold = Fold(journal, self._store, sinks, await self._store.positions())
         self._fold.on_store_write = self._metrics.store_written
         self._fold.on_store_error = self._metrics.store_failed
@@ -143,6 +153,8 @@ class Control:
         admin = AdminServer(create_app(self), self._admin_socket)
         await admin.start()
         stack.push_async_callback(admin.stop)
+        # Before that, or it would wait for answers that have no end.
+        stack.callback(self.live.close)
 
         self._supervisor = Supervisor(
             listen=self._sockets, config=config.for_workers(), authenticate=self._identity.authenticate
@@ -168,6 +180,19 @@ class Control:
         stack.push_async_callback(asyncio.to_thread, traces.close)
         return traces
 
+    def _start_interception_log(self, stack: contextlib.AsyncExitStack) -> LiveSink:
+        settings = self.config.logging
+        if settings.structured_interceptions == "stderr":
+            human = settings.format == "human" or (settings.format == "auto" and sys.stderr.isatty())
+            return InterceptionLog(lambda line: write_line(sys.stderr, line), human=human)
+        file = RotatingFile(
+            Path(settings.structured_interceptions),
+            max_bytes=settings.structured_interceptions_max_bytes,
+            files=settings.structured_interceptions_files,
+        )
+        stack.enter_context(file)
+        return InterceptionLog(file.write, human=settings.format == "human")
+
     async def _finish(self) -> None:
         """Drain the workers and fold what they wrote last."""
         for socket_ in self._sockets:
@@ -186,9 +211,42 @@ class Control:
         return self._metrics_registry
 
     @property
-    def token(self) -> str | None:
-        """The admin bearer token, None when none is asked for."""
-        return self.config.admin.token.get_secret_value() if self.config.admin.token else None
+    def tokens(self) -> list[AdminToken]:
+        """Who may ask the admin server; nobody needs a token while there is none."""
+        admin = self.config.admin
+        own = [AdminToken("admin", digest_of(admin.token.get_secret_value()), Role.ADMIN)] if admin.token else []
+        return own + [AdminToken(token.name, token.token_sha256, Role(token.role)) for token in admin.tokens]
+
+    @property
+    def store(self) -> Store:
+        """The records."""
+        return self._store
+
+    @property
+    def proxy_listen(self) -> list[str]:
+        """Where the proxy listens, with the ports that were assigned for 0."""
+        return self.listen
+
+    @property
+    def configured_users(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Name and groups of the users of the configuration."""
+        return [(user.name, user.groups) for user in self.config.auth.users]
+
+    @property
+    def asks_for_users(self) -> bool:
+        """Whether the proxy wants credentials."""
+        return self.config.auth.mode is not AuthMode.OFF
+
+    def providers(self) -> list[ProviderFact]:
+        """Every provider of the configuration, and whether it is in use."""
+        return [
+            ProviderFact(provider.name, provider.type, str(provider.status), provider.reason, _hosts_of(provider))
+            for provider in self._table.providers
+        ]
+
+    def users_changed(self) -> None:
+        """Let the workers ask again whose a token is."""
+        self._supervisor.forget_answers()
 
     @property
     def metrics_credentials(self) -> tuple[str, ...]:
@@ -213,15 +271,15 @@ class Control:
 
     # Reload.
 
-    def reload(self) -> None:
-        """Read the configuration again and use it; keep the old one if there is any mistake in it."""
+    def reload(self) -> str:
+        """Read the configuration again and use it, or keep the old one and return what is wrong."""
         self._metrics.reload_attempted(time.time())
         try:
             config = load(self._config_path, self._environ)
             table = provider_table(config)
         except ConfigError as exc:
             log.error("configuration not reloaded, the old one stays", error=str(exc))
-            return
+            return str(exc)
         for name in restart_fields_changed(self.config, config):
             log.warning("a changed setting needs a restart", setting=name)
         self.config = config
@@ -233,6 +291,7 @@ class Control:
         self._supervisor.forget_answers()
         self._apply_providers(table)
         log.info("configuration reloaded", providers=len(table.providers))
+        return ""
 
     def _hide_secrets(self) -> None:
         """Keep what the configuration holds in confidence out of the log."""
@@ -342,6 +401,10 @@ def _replace(path: Path, text: str) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text)
     temporary.replace(path)
+
+
+def _hosts_of(provider: Provider) -> tuple[str, ...]:
+    return tuple(host if port == 443 else f"{host}:{port}" for host, port in provider.authorities)
 
 
 def _warn_about(table: ProviderTable) -> None:

@@ -165,7 +165,7 @@ class _LineLogger:
         self._stream = stream
 
     def msg(self, line: str) -> None:
-        _write_line(self._stream, line)
+        write_line(self._stream, line)
 
     debug = info = warning = warn = error = critical = fatal = exception = log = msg
 
@@ -189,10 +189,11 @@ class _LineHandler(logging.Handler):
         except (TypeError, ValueError, LookupError, AttributeError):
             # The library's format does not fit its arguments; its caller must not fail for that.
             line = f"a record of {record.name!r} could not be formatted"
-        _write_line(self._stream, line)
+        write_line(self._stream, line)
 
 
-def _write_line(stream: TextIO, line: str) -> None:
+def write_line(stream: TextIO, line: str) -> None:
+    """Write a line on `stream`, if there is still somebody there."""
     # One write, so that lines of several processes on one pipe stay apart.
     try:
         try:

@@ -9,7 +9,10 @@ from prometheus_client import Counter
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from aiproxyd.api.app import OPEN_PATHS, create_app, is_authorized, is_local_name
+from aiproxyd.api.access import AdminToken, Role, digest_of
+from aiproxyd.api.app import create_app
+from aiproxyd.api.gate import OPEN_PATHS, is_local_name
+from aiproxyd.api.live import LiveFeed
 from aiproxyd.api.server import AdminServer
 from aiproxyd.telemetry.families import create_registry
 
@@ -17,12 +20,27 @@ TOKEN = "correct horse battery staple"
 
 
 class State:
+    """A daemon without records."""
+
+    store = None
+    proxy_listen = ("127.0.0.1:8888",)
+    configured_users = ()
+    asks_for_users = True
+
     def __init__(self):
         self.metrics_registry = create_registry()
         self.token = None
         self.metrics_credentials = ()
         self.conditions = {"store": (True, "reachable"), "workers": (True, "2 ready")}
         self.pem = trustme.CA().cert_pem.bytes()
+        self.live = LiveFeed()
+
+    @property
+    def tokens(self):
+        return [AdminToken("admin", digest_of(self.token), Role.ADMIN)] if self.token else []
+
+    def providers(self):
+        return []
 
     def readiness(self):
         return self.conditions
@@ -120,7 +138,7 @@ async def test_no_certificate_is_not_found(client, state):
     assert b"PRIVATE" not in response.content
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/openapi.json", "/", "/nothing", "/healthz/", "//healthz"])
+@pytest.mark.parametrize("path", ["/metrics", "/openapi.json", "/nothing", "/healthz/", "/x/healthz"])
 async def test_with_a_token_everything_else_needs_it(client, state, path):
     state.token = TOKEN
     response = await client.get(path)
@@ -140,28 +158,6 @@ async def test_a_token_that_a_reload_changed_counts_at_once(client, state):
     assert (await client.get("/metrics", headers={"authorization": "Bearer old"})).status_code == 200
     state.token = "new"
     assert (await client.get("/metrics", headers={"authorization": "Bearer old"})).status_code == 401
-
-
-@pytest.mark.parametrize(
-    ("authorization", "answer"),
-    [
-        (f"Bearer {TOKEN}", True),
-        (f"bearer  {TOKEN} ", True),
-        (f"Basic {TOKEN}", False),
-        (TOKEN, False),
-        ("Bearer", False),
-        ("Bearer ", False),
-        ("", False),
-        (f"Bearer {TOKEN}x", False),
-        ("Bearer caf\xe9", False),
-    ],
-)
-def test_only_the_whole_token_authorizes(authorization, answer):
-    assert is_authorized(authorization, TOKEN) is answer
-
-
-def test_without_a_token_everybody_is_authorized():
-    assert is_authorized("", None)
 
 
 async def test_an_answer_cannot_be_framed_sniffed_cached_or_scripted(client):
@@ -226,7 +222,9 @@ async def test_there_are_no_pages_that_load_scripts_from_elsewhere(client):
 
 async def test_the_openapi_document_lists_the_endpoints_once(client):
     document = (await client.get("/openapi.json")).json()
-    assert set(document["paths"]) == {"/healthz", "/readyz", "/metrics", "/ca-cert.pem"}
+    records = {path for path in document["paths"] if path.startswith("/api/")}
+    assert set(document["paths"]) - records == {"/healthz", "/readyz", "/metrics", "/ca-cert.pem"}
+    assert all(path.startswith("/api/v2/ai-gateway/") for path in records)
 
 
 @pytest.mark.parametrize("admin_token", [None, "admin-secret-token"])
