@@ -27,11 +27,11 @@ KINDS = [
     ("api.openai.com", "/v1/chat/completions", True, "+events=20"),
     ("api.openai.com", "/v1/responses", False, ""),
     ("api.openai.com", "/v1/responses", True, ""),
-    ("api.openai.com", "/v1/embeddings", False, ""),
+    ("api.openai.com", "/v1/moderations", False, ""),
     ("chatgpt.com", "/backend-api/codex/responses", True, ""),
     ("api.individual.githubcopilot.com", "/chat/completions", False, ""),
 ]
-PASSTHROUGHS = ("/v1/messages/count_tokens", "/v1/embeddings")
+PASSTHROUGHS = ("/v1/messages/count_tokens", "/v1/moderations")
 
 
 def body(model: str, *, stream: bool) -> bytes:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import unquote
 
-from tests.support import anthropic_replies, openai_replies
+from tests.support import anthropic_replies, bedrock_replies, google_replies, openai_replies
 from tests.support.coding import chosen, decode, encoder
 from tests.support.ledger import Entry, Ledger
 from tests.support.pace import Gate, Pace
@@ -23,6 +23,9 @@ MAX_READ_BODY_BYTES = 64 << 20
 HUGE_EVENT_BYTES = 20 << 20
 
 _MODEL = re.compile(rb'"model"\s*:\s*"([^"]{1,300})"')
+
+# Google's and Bedrock's paths name the model, and Azure's a deployment.
+_MODEL_IN_PATH = re.compile(r"/models/([^/:]+):|/(?:model|deployments)/([^/]+)/")
 
 
 class Broken(Exception):
@@ -101,6 +104,8 @@ class Application:
             entry.model = str(request.get("model", ""))
         elif found := _MODEL.search(body):
             entry.model = found[1].decode()
+        if not entry.model and (named := _MODEL_IN_PATH.search(entry.target)):
+            entry.model = unquote(named[1] or named[2])
         pace = Pace.parse(entry.model + "+" + entry.script)
         reply = self._route(entry, request, pace)
         entry.status = reply.status
@@ -113,6 +118,11 @@ class Application:
         path = entry.target.partition("?")[0].rstrip("/")
         anthropic = "anthropic" in (entry.sni or entry.header("host"))
         api = anthropic_replies if anthropic else openai_replies
+        if path.endswith("enerateContent"):
+            return google_replies.generate_content(request, pace, entry.serial, target=entry.target)
+        if "amazonaws.com" in entry.sni:
+            operation = path.rpartition("/")[2]
+            return bedrock_replies.answer(request, pace, entry.serial, operation=operation, model=entry.model)
         if path.endswith("/messages"):
             return anthropic_replies.messages(request, pace, entry.serial)
         if path.endswith("/chat/completions"):
@@ -127,6 +137,8 @@ class Application:
             return api.models()
         if path.endswith("/embeddings"):
             return openai_replies.embeddings(request)
+        if path.endswith(("embedContent", "EmbedContents")):
+            return google_replies.embed_content()
         if path == "/ledger" and not entry.sni:
             return document(200, [known.as_json() for known in self.ledger.entries()])
         if path.endswith("/blob"):

@@ -14,6 +14,10 @@ PROVIDER_HOSTS = (
     "chatgpt.com",
     "api.individual.githubcopilot.com",
     "generativelanguage.googleapis.com",
+    "cloudcode-pa.googleapis.com",
+    "us-central1-aiplatform.googleapis.com",
+    "bedrock-runtime.us-east-1.amazonaws.com",
+    "acme.openai.azure.com",
 )
 """Hosts of AI providers that the fake provider answers for."""
 

@@ -29,8 +29,10 @@ def models() -> Reply:
 def embeddings(request: dict[str, Any]) -> Reply:
     """Return the answer to /v1/embeddings."""
     vector = {"object": "embedding", "index": 0, "embedding": [0.25, -0.5, 0.125]}
-    usage = {"prompt_tokens": 3, "total_tokens": 3}
-    return document(200, {"object": "list", "data": [vector], "model": request.get("model", ""), "usage": usage})
+    model = f"{str(request.get('model', '')).partition('+')[0]}-2026-01-01"
+    body = {"object": "list", "data": [vector], "model": model, "usage": {"prompt_tokens": 3, "total_tokens": 3}}
+    usage = {"input_tokens": 3, "output_tokens": 0, "cache_read_input_tokens": 0, "cache_write_input_tokens": 0}
+    return document(200, body, usage=usage, response_model=model)
 
 
 def _usage(serial: int, pace: Pace) -> dict[str, int]:
