@@ -1,4 +1,4 @@
-"""Which tool sent a request, in which version, and in which of its sessions. Pure: a table of data and three look-ups.
+"""Which tool sent a request, in which version, and in which of its sessions. Pure: a table of data, which an operator may extend, and look-ups.
 
 Names are Coder's where Coder has one, so that records and metrics compare; the others are what the tool calls itself.
 
@@ -13,6 +13,7 @@ Source:
 
 import functools
 import re
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -129,32 +130,77 @@ _VERSION: Final = re.compile(r"[/: ]v?(\d[^\s/(),;]*)")
 _MAX_USER_AGENT_CHARACTERS: Final = 256
 
 
+class ClientTable:
+    """Clients that are known, the first rule that fits wins."""
+
+    __slots__ = ("_by_name", "_remembered", "_sign_headers", "rules")
+
+    def __init__(self, rules: Iterable[ClientRule] = RULES) -> None:
+        """Return the table of `rules`, in their order."""
+        self.rules = tuple(rules)
+        self._by_name: dict[str, ClientRule] = {}
+        for rule in self.rules:
+            # Two rules of one name are two ways to recognise it; the first one also says where its session stands.
+            self._by_name.setdefault(rule.name, rule)
+        names = [name for rule in self.rules for name in (*(name for name, _ in rule.headers), rule.version_header) if name]
+        self._sign_headers = tuple(dict.fromkeys(names))
+        # A machine's tools send few different user agents.
+        self._remembered = functools.lru_cache(maxsize=1024)(self._detect)
+
+    def detect(self, headers: Headers) -> ClientFacts:
+        """Return which client sent a request with these headers. Total."""
+        user_agent = (headers.first("user-agent") or "")[:_MAX_USER_AGENT_CHARACTERS]
+        signs = tuple([(headers.first(name) or "")[:_MAX_USER_AGENT_CHARACTERS] for name in self._sign_headers])
+        return self._remembered(user_agent, signs)
+
+    def session_id(self, client: str, headers: Headers, facts: RequestFacts) -> str:
+        """Return the id of the client's own session; empty when it has none.
+
+        Args:
+            client: Name of the client, as `detect` returned it.
+            headers: Of the request.
+            facts: What its body offers.
+        """
+        rule = self._by_name.get(client)
+        if rule is None:
+            return ""
+        for name in rule.session_headers:
+            if found := (headers.first(name) or "").strip():
+                return found[:MAX_SESSION_ID_CHARACTERS]
+        for hint in rule.body_hints:
+            found = facts.client_session_id if hint == _USER_ID else facts.metadata.get(hint, "")
+            if found.startswith(rule.body_hint_prefix) and (found := found.removeprefix(rule.body_hint_prefix).strip()):
+                return found[:MAX_SESSION_ID_CHARACTERS]
+        return ""
+
+    def _detect(self, user_agent: str, signs: tuple[str, ...]) -> ClientFacts:
+        lower = user_agent.lower()
+        values = dict(zip(self._sign_headers, signs, strict=True))
+        for rule in self.rules:
+            is_named = bool(rule.user_agents) and lower.startswith(rule.user_agents)
+            if is_named or any(values[name] == value if value else values[name].strip() for name, value in rule.headers):
+                if rule.version_header:
+                    version = values[rule.version_header].strip()
+                else:
+                    # Another product's user agent says nothing about the version of the one that a header named.
+                    found = _VERSION.search(user_agent) if is_named else None
+                    version = found[1] if found else ""
+                return ClientFacts(rule.name, version[:MAX_VERSION_CHARACTERS])
+        return ClientFacts(UNKNOWN, "")
+
+
+KNOWN: Final = ClientTable()
+"""The table without an operator's own rules."""
+
+
 def detect(headers: Headers) -> ClientFacts:
-    """Return which client sent a request with these headers. Total."""
-    user_agent = (headers.first("user-agent") or "")[:_MAX_USER_AGENT_CHARACTERS]
-    signs = tuple([(headers.first(name) or "")[:_MAX_USER_AGENT_CHARACTERS] for name in _SIGN_HEADERS])
-    return _detect(user_agent, signs)
+    """As `ClientTable.detect`, by the rules of this file."""
+    return KNOWN.detect(headers)
 
 
 def session_id(client: str, headers: Headers, facts: RequestFacts) -> str:
-    """Return the id of the client's own session; empty when it has none.
-
-    Args:
-        client: Name of the client, as `detect` returned it.
-        headers: Of the request.
-        facts: What its body offers.
-    """
-    rule = _RULES_BY_NAME.get(client)
-    if rule is None:
-        return ""
-    for name in rule.session_headers:
-        if found := (headers.first(name) or "").strip():
-            return found[:MAX_SESSION_ID_CHARACTERS]
-    for hint in rule.body_hints:
-        found = facts.client_session_id if hint == _USER_ID else facts.metadata.get(hint, "")
-        if found.startswith(rule.body_hint_prefix) and (found := found.removeprefix(rule.body_hint_prefix).strip()):
-            return found[:MAX_SESSION_ID_CHARACTERS]
-    return ""
+    """As `ClientTable.session_id`, by the rules of this file."""
+    return KNOWN.session_id(client, headers, facts)
 
 
 def request_id(headers: Headers) -> str:
@@ -164,28 +210,6 @@ def request_id(headers: Headers) -> str:
         if found and all(headers.first(other) != found for other in _NOT_REQUEST_IDS):
             return found[:MAX_REQUEST_ID_CHARACTERS]
     return ""
-
-
-@functools.lru_cache(maxsize=1024)
-def _detect(user_agent: str, signs: tuple[str, ...]) -> ClientFacts:
-    """As `detect`, remembered: a machine's tools send few different user agents."""
-    lower = user_agent.lower()
-    values = dict(zip(_SIGN_HEADERS, signs, strict=True))
-    for rule in RULES:
-        is_named = bool(rule.user_agents) and lower.startswith(rule.user_agents)
-        if is_named or any(values[name] == value if value else values[name].strip() for name, value in rule.headers):
-            if rule.version_header:
-                version = values[rule.version_header].strip()
-            else:
-                # Another product's user agent says nothing about the version of the one that a header named.
-                found = _VERSION.search(user_agent) if is_named else None
-                version = found[1] if found else ""
-            return ClientFacts(rule.name, version[:MAX_VERSION_CHARACTERS])
-    return ClientFacts(UNKNOWN, "")
-
-
-_RULES_BY_NAME: Final = {rule.name: rule for rule in RULES}
-_SIGN_HEADERS: Final = tuple(dict.fromkeys(name for rule in RULES for name, _ in rule.headers))
 
 
 _TRACE_PARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.{0,100})?\Z")

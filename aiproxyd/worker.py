@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from aiproxyd.ca.authority import CertificateAuthority
 from aiproxyd.ca.leaves import LeafStore
 from aiproxyd.channel import Answer, Channel, Configure, Drain, Forget, Ready, Rejected
+from aiproxyd.config.clients import client_table
 from aiproxyd.config.providers import base_url_authorities, provider_table
 from aiproxyd.config.schema import Config, ContentRecording
 from aiproxyd.exceptions import AiproxydError
@@ -188,6 +189,8 @@ def _connect_settings(config: Config) -> ConnectSettings:
 def _tap_settings(config: Config) -> TapSettings:
     return TapSettings(
         header_labels=tuple(config.metrics.header_labels.items()),
+        record_project=config.recording.project,
+        clients=client_table(config.clients),
         record_content=config.recording.content is ContentRecording.FULL,
         max_request_body_bytes=config.recording.max_request_body_bytes,
         max_response_body_bytes=config.recording.max_response_body_bytes,

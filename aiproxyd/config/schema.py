@@ -279,8 +279,37 @@ class RecordingConfig(Section):
     """A larger request body (decoded) is forwarded but not read."""
     max_response_body_bytes: int = Field(16 << 20, ge=1 << 16)
     """A larger response document (decoded), or event of a stream, is forwarded but not read."""
+    project: bool = True
+    """Whether the folder, repository and branch that a tool works in are kept, where the tool tells them to its model."""
     retention: Duration = "60d"
     """Age at which records are deleted; `0` keeps them."""
+
+
+class ClientConfig(Section):
+    """A tool that is to be told from others. Needs one sign: a user agent, or a header."""
+
+    name: str = Field(min_length=1, max_length=64)
+    """Shown in records, and the `client` label of metrics."""
+    user_agent_prefix: str | None = Field(None, min_length=1, max_length=200)
+    """Beginning of its user agent, without regard to case."""
+    header: str | None = Field(None, pattern=r"^[A-Za-z0-9-]{1,64}$")
+    """A header that only it sends."""
+    header_value: str | None = Field(None, min_length=1, max_length=200)
+    """The exact value of that header; any when absent."""
+    session_header: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    """The header of its session id."""
+    version_header: str | None = Field(None, pattern=r"^[A-Za-z0-9-]{1,64}$")
+    """The header of its version; the number in its user agent when absent."""
+
+    @model_validator(mode="after")
+    def _one_sign(self) -> "ClientConfig":
+        if self.user_agent_prefix is None and self.header is None:
+            message = "needs user_agent_prefix or header"
+            raise ValueError(message)
+        if self.header_value is not None and self.header is None:
+            message = "header_value needs header"
+            raise ValueError(message)
+        return self
 
 
 class StoreConfig(Section):
@@ -336,6 +365,8 @@ class Config(Section):
         ProviderConfig(name="google", type=ProviderType.GOOGLE),
     )
     """Providers whose traffic is decrypted."""
+    clients: tuple[ClientConfig, ...] = ()
+    """Tools that are told apart besides those that are known; these come first."""
     decrypt: DecryptConfig = DecryptConfig()
     egress: EgressConfig = EgressConfig()
     recording: RecordingConfig = RecordingConfig()

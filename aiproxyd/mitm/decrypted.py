@@ -5,6 +5,7 @@ import enum
 import msgspec
 
 from aiproxyd.classify import Provider
+from aiproxyd.clients import KNOWN, ClientTable
 from aiproxyd.model.authority import Authority
 from aiproxyd.model.principal import Principal
 
@@ -31,6 +32,10 @@ class TapSettings(msgspec.Struct, frozen=True):
     """A larger request body (decoded) is not read."""
     max_response_body_bytes: int = 16 << 20
     """A larger response document (decoded), or event of a stream, is not read."""
+    record_project: bool = True
+    """Whether the folder, repository and branch that a tool works in leave the tap."""
+    clients: ClientTable = KNOWN
+    """Which clients are known."""
     header_labels: tuple[tuple[str, str], ...] = ()
     """Labels of metrics and the lower-case names of the request headers that hold their values."""
 

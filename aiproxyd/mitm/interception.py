@@ -26,7 +26,9 @@ from aiproxyd.model.observation import (
 )
 from aiproxyd.model.outcome import ErrorType, Outcome, UsageSource
 from aiproxyd.pricing import billing_of
+from aiproxyd.project import find_project
 from aiproxyd.providers.api import Api, RequestFacts, ResponseParser, Sampling
+from aiproxyd.purpose import purpose_of
 from aiproxyd.redaction import credential_hint
 from aiproxyd.wire.content_coding import ContentDecoder
 from aiproxyd.wire.json_document import DocumentCollector
@@ -62,6 +64,7 @@ class Interception:
         "_is_described",
         "_is_ended",
         "_is_streamed",
+        "_origin",
         "_parser",
         "_reporter",
         "_request_anomaly",
@@ -96,6 +99,8 @@ class Interception:
         """None once the request is described: nothing else needs it."""
         self._started_at = reporter.monotonic()
         self._facts = _NOTHING_KNOWN
+        self._origin: dict[str, str] = {}
+        """Why the request was sent, and where its tool works."""
         self._is_described = False
         self._is_ended = False
         self._request_bytes = 0
@@ -120,7 +125,7 @@ class Interception:
         self._first_output_at: float | None = None
         self._has_progressed = False
         headers = head.headers
-        client = clients.detect(headers)
+        client = settings.clients.detect(headers)
         self.client = client.name
         principal, provider = connection.principal, connection.provider
         reporter.tell(
@@ -193,7 +198,9 @@ class Interception:
             try:
                 if self._request_decoder is not None:
                     self._request_decoder.close()
-                self._facts = self._api.read_request(self._request_body.close(), self._head)
+                body = self._request_body.close()
+                self._facts = self._api.read_request(body, self._head)
+                self._origin = self._origin_of(body, self._head.headers)
             except WireError as exc:
                 self._give_up_request(f"request body: {exc}")
         self._describe()
@@ -309,14 +316,22 @@ class Interception:
                 interception_id=self.id,
                 request_model=facts.request_model or UNKNOWN_MODEL,
                 streaming=facts.streaming,
-                client_session_id=clients.session_id(self.client, self._head.headers, facts),
+                client_session_id=self._settings.clients.session_id(self.client, self._head.headers, facts),
                 correlating_tool_call_id=facts.correlating_tool_call_id,
                 prompt=facts.prompt if self._settings.record_content else None,
                 has_prompt=bool(facts.prompt),
                 anomaly=anomaly[:MAX_ANOMALY_CHARACTERS],
-                metadata=facts.metadata,
+                metadata=facts.metadata | self._origin,
             )
         )
+
+    def _origin_of(self, body: bytes, headers: Headers) -> dict[str, str]:
+        origin = purpose_of(self.client, headers, self._facts, body)
+        if self._settings.record_project:
+            project = find_project(self.client, headers, body)
+            if project is not None:
+                origin |= project.as_metadata()
+        return origin
 
     def _wants_response(self) -> bool:
         return self._parser is not None or (self._error_body is not None and len(self._error_body) < MAX_ERROR_BODY_BYTES)

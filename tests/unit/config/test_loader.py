@@ -119,8 +119,10 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         ("hello", "/config.yaml: should hold a mapping of settings, not a single value"),
         (
             "recording:\n  1: 2",
-            "/config.yaml, line 2: recording.1: is no setting here; there are content, on_journal_failure, journal_max_bytes, "
-            "max_request_body_bytes, max_response_body_bytes, retention",
+            (
+                "/config.yaml, line 2: recording.1: is no setting here; there are content, on_journal_failure, journal_max_bytes, "
+                "max_request_body_bytes, max_response_body_bytes, project, retention"
+            ),
         ),
         (
             "a: [",

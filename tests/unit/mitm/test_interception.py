@@ -184,7 +184,12 @@ def test_a_document_is_told_in_three_observations() -> None:
             connection_id="connection-1",
         ),
         InterceptionDescribed(
-            at=at + 1, interception_id="id-1", request_model="gpt-4.1", prompt="What is love?", has_prompt=True
+            at=at + 1,
+            interception_id="id-1",
+            request_model="gpt-4.1",
+            prompt="What is love?",
+            has_prompt=True,
+            metadata={"initiated_by": "human"},
         ),
         InterceptionEnded(
             at=at + 7,
@@ -591,6 +596,18 @@ def test_a_status_without_an_answer_is_completed_and_used_nothing(status: int) -
     request.response_data(b"<html>moved" if status == 302 else b"")
     request.response_end()
     assert (story.ended.outcome, story.ended.status_code, story.ended.usage_source) == ("completed", status, "none")
+
+
+@pytest.mark.parametrize("keeps_project", [True, False])
+def test_a_request_tells_who_asked_and_where_unless_that_is_switched_off(keeps_project: bool) -> None:
+    story = Story(TapSettings(record_project=keeps_project))
+    system = "<env>\nWorking directory: /home/ann/shop\nIs directory a git repo: Yes\n</env>"
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi"}], "system": system}).encode()
+    request = story.messages(body, user_agent="claude-cli/2.1.329", X_Claude_Code_Request_Class="main")
+    request.abort(AbortedBy.CLIENT)
+    purpose = {"agent": "main", "initiated_by": "human"}
+    project = {"project": "shop", "project_directory": "/home/ann/shop", "project_evidence": "environment_block"}
+    assert story.described.metadata == (purpose | project if keeps_project else purpose)
 
 
 def test_what_switches_protocols_ends_there() -> None:
