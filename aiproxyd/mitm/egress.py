@@ -182,6 +182,8 @@ class Egress:
 
     async def _connect(self, candidates: list[AddrInfoType]) -> socket.socket:
         try:
+            if len(candidates) == 1:
+                return await _connect_one(candidates[0])
             return await start_connection(candidates, happy_eyeballs_delay=_HAPPY_EYEBALLS_SECONDS)
         except ConnectionRefusedError:
             raise DialFailed("refused") from None
@@ -190,6 +192,19 @@ class Egress:
         except (OSError, RuntimeError) as exc:  # RuntimeError: uvloop's, for a socket it cannot watch
             unreachable = isinstance(exc, OSError) and exc.errno is not None
             raise DialFailed("unreachable" if unreachable else "other") from None
+
+
+async def _connect_one(candidate: AddrInfoType) -> socket.socket:
+    """Connect to the only address there is: no race to arrange, and half the cost."""
+    family, kind, protocol, _, address = candidate
+    connection = socket.socket(family, kind, protocol)
+    try:
+        connection.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(connection, address)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _literal(host: str, port: int) -> AddrInfoType:

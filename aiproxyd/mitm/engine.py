@@ -6,6 +6,7 @@ default addons; those serve pages, scripts, files and credentials that a daemon 
 # mypy: disallow-untyped-calls=False
 
 import asyncio
+import copy
 import logging
 import socket
 import time
@@ -267,6 +268,22 @@ def _options(settings: EngineSettings) -> dict[str, object]:
     }
 
 
+_CONNECT = http.Request(
+    host="",
+    port=0,
+    method=b"CONNECT",
+    scheme=b"",
+    authority=b"",
+    path=b"",
+    http_version=b"HTTP/1.1",
+    headers=http.Headers(),
+    content=b"",
+    trailers=None,
+    timestamp_start=0.0,
+    timestamp_end=0.0,
+)
+
+
 def _connect_flow(authority_text: str, headers: Headers, client: tuple[str, int], method: str) -> http.HTTPFlow:
     try:
         host, port = parse_authority(authority_text, default_port=None if method == "CONNECT" else 80)
@@ -278,18 +295,14 @@ def _connect_flow(authority_text: str, headers: Headers, client: tuple[str, int]
         mitm.Server(address=(host, port)),
         live=True,
     )
-    flow.request = http.Request(
-        host=host,
-        port=port,
-        method=method.encode("latin-1", "replace"),
-        scheme=b"",
-        authority=authority_text.encode("utf-8", "surrogateescape"),
-        path=b"",
-        http_version=b"HTTP/1.1",
-        headers=http.Headers([(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]),
-        content=b"",
-        trailers=None,
-        timestamp_start=at,
-        timestamp_end=at,
-    )
+    # A copy of a message's data skips the check of every field's type, a tenth of what a CONNECT costs.
+    data = copy.copy(_CONNECT.data)
+    data.host = host
+    data.port = port
+    data.method = method.encode("latin-1", "replace")
+    data.authority = authority_text.encode("utf-8", "surrogateescape")
+    data.headers = http.Headers([(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers])
+    data.timestamp_start = data.timestamp_end = at
+    flow.request = http.Request.__new__(http.Request)
+    flow.request.data = data
     return flow
