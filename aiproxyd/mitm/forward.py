@@ -49,6 +49,8 @@ class PlainExchange(Pair):
         self._is_kept = False
         """Whether both ends mean to use the client's connection again."""
         self._is_opaque = False
+        """Whether both directions go on unfollowed, because the client itself left HTTP."""
+        self._is_upgraded = False
         self._next: list[bytes] = []
         """What the client sent after its request."""
 
@@ -101,19 +103,22 @@ class PlainExchange(Pair):
             match piece:
                 case Head():
                     self._is_kept = self._is_kept and keeps_alive(piece.head)
+                    self._is_upgraded = piece.head.status_code == 101
                 case End():
                     # Bytes after the answer are an answer to nothing; the client's next request must not get them.
                     self._is_kept = self._is_kept and piece is pieces[-1]
                     self._finish()
                     return
                 case Opaque():
-                    self._stop_following()
+                    # The rest goes on until the origin ends it. The client may see an end where we see none: what it sends then is
+                    # a request to somebody else, with its credentials for us, and none of this origin's business.
+                    self._is_kept = False
                 case _:
                     pass
 
     def _finish(self) -> None:
-        if self._responses.is_opaque:
-            self._stop_following()  # an upgrade
+        if self._is_upgraded:
+            self._stop_following()
         else:
             self._end_with(self.client, linger=not self._is_sent)  # not whole: an early answer
 

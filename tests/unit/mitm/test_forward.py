@@ -96,6 +96,41 @@ async def test_the_clients_connection_ends_with_an_answer_that_ends_it(tmp_path,
         writer.close()
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokmore\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: mine\r\n\r\n",
+    ],
+)
+async def test_an_origin_whose_answer_cannot_be_followed_does_not_get_the_next_request(tmp_path, answer):
+    got = bytearray()
+    may_end = asyncio.Event()
+
+    async def origin(reader, writer):
+        got.extend(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(answer)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.3):
+                while data := await reader.read(4096):
+                    got.extend(data)
+        may_end.set()
+        writer.close()
+
+    async with stage(tmp_path, answer_all, plain_handler=origin) as s:
+        reader, writer = await s.open()
+        writer.write(b"GET http://files.example.com/ HTTP/1.1\r\nHost: files.example.com\r\n\r\n")
+        assert await reader.readexactly(len(answer)) == answer
+        with contextlib.suppress(OSError):
+            writer.write(b"GET http://other.example.com/ HTTP/1.1\r\nProxy-Authorization: Basic secret\r\n\r\n")
+        await may_end.wait()
+        assert bytes(got) == b"GET / HTTP/1.1\r\nHost: files.example.com\r\n\r\n"
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+
+
 async def test_a_client_that_leaves_before_the_answer_ends_the_origins_connection(tmp_path):
     gone = asyncio.Event()
 
