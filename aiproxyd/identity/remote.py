@@ -31,6 +31,8 @@ class RemoteIdentity:
         self._asked: dict[bytes, asyncio.Future[Principal | None]] = {}
         # Keyed by digest, so that a memory dump of a worker holds no token it is not using right then.
         self._remembered: OrderedDict[bytes, tuple[float, Principal | None]] = OrderedDict()
+        self._forgotten = 0
+        """How often everything was forgotten."""
 
     async def authenticate(self, credential: str) -> Principal | None:
         """Return whose credential it is, or None when it is nobody's.
@@ -45,16 +47,19 @@ class RemoteIdentity:
         remembered = self._remembered.get(digest)
         if remembered is not None and remembered[0] > time.monotonic():
             return remembered[1]
+        forgotten = self._forgotten
         answer = self._asked.get(digest)
         if answer is None:
             # One question for however many connections wait for the same answer.
             question = next(self._questions)
             answer = asyncio.get_running_loop().create_future()
-            answer.add_done_callback(lambda _: (self._open.pop(question, None), self._asked.pop(digest, None)))
+            answer.add_done_callback(lambda done: self._close(question, digest, done))
             self._open[question] = self._asked[digest] = answer
             answer.get_loop().call_later(ANSWER_TIMEOUT_SECONDS, self._fail, question, "control did not answer in time")
             self._channel.send(Authenticate(question=question, credential=credential))
         principal = await asyncio.shield(answer)
+        if forgotten != self._forgotten:
+            return principal  # of before a user was revoked: good for this once, and not to be remembered
         self._remembered[digest] = (time.monotonic() + self.cache_seconds, principal)
         self._remembered.move_to_end(digest)
         if len(self._remembered) > MAX_REMEMBERED_ANSWERS:
@@ -71,13 +76,20 @@ class RemoteIdentity:
             waiting.set_result(answer.principal)
 
     def forget(self) -> None:
-        """Drop every remembered answer."""
+        """Drop every remembered answer, and do not remember those that are on their way."""
         self._remembered.clear()
+        self._asked.clear()
+        self._forgotten += 1
 
     def lose_control(self) -> None:
         """Fail every open question: control is gone."""
         for question in list(self._open):
             self._fail(question, "control is gone")
+
+    def _close(self, question: int, digest: bytes, answer: asyncio.Future[Principal | None]) -> None:
+        self._open.pop(question, None)
+        if self._asked.get(digest) is answer:  # another one was asked after `forget`
+            del self._asked[digest]
 
     def _fail(self, question: int, reason: str) -> None:
         waiting = self._open.get(question)

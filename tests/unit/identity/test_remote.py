@@ -74,6 +74,32 @@ async def test_a_client_that_leaves_does_not_take_the_answer_from_the_others(rig
     assert await staying == ALICE
 
 
+async def test_an_answer_from_before_a_revocation_is_not_remembered(rig):
+    before = asyncio.ensure_future(rig.identity.authenticate("t"))
+    question = await rig.control.receive()
+    # Control looked the token up before its user was revoked; its answer and the order to forget cross either way.
+    rig.identity.forget()
+    after = asyncio.ensure_future(rig.identity.authenticate("t"))
+    again = await rig.control.receive()
+    assert again.question != question.question
+    rig.control.send(Answer(question=question.question, principal=ALICE))
+    assert await before == ALICE
+    rig.control.send(Answer(question=again.question, principal=None))
+    assert await after is None
+    assert await rig.identity.authenticate("t") is None
+
+
+async def test_an_answer_that_comes_right_before_the_order_to_forget_is_not_remembered(rig):
+    before = asyncio.ensure_future(rig.identity.authenticate("t"))
+    question = await rig.control.receive()
+    rig.identity.answered(Answer(question=question.question, principal=ALICE))
+    rig.identity.forget()
+    assert await before == ALICE
+    after = asyncio.ensure_future(rig.identity.authenticate("t"))
+    await rig.answer(None)
+    assert await after is None
+
+
 async def test_nothing_is_remembered_when_the_time_is_zero():
     rig = await Rig.make(cache_seconds=0)
     for principal in (ALICE, None):
