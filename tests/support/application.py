@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import unquote
 
-from tests.support import anthropic_replies, bedrock_replies, google_replies, openai_replies
+from tests.support import anthropic_replies, bedrock_replies, google_replies, openai_replies, replays
 from tests.support.coding import chosen, decode, encoder
 from tests.support.ledger import Entry, Ledger
 from tests.support.pace import Gate, Pace
@@ -116,10 +116,14 @@ class Application:
 
     def _route(self, entry: Entry, request: dict[str, Any], pace: Pace) -> Reply:
         path = entry.target.partition("?")[0].rstrip("/")
+        if name := entry.header(replays.HEADER):
+            return replays.reply(name)
         anthropic = "anthropic" in (entry.sni or entry.header("host"))
         api = anthropic_replies if anthropic else openai_replies
         if path.endswith("enerateContent"):
             return google_replies.generate_content(request, pace, entry.serial, target=entry.target)
+        if path.endswith("/interactions"):
+            return google_replies.interactions(request, pace, entry.serial)
         if "amazonaws.com" in entry.sni:
             operation = path.rpartition("/")[2]
             return bedrock_replies.answer(request, pace, entry.serial, operation=operation, model=entry.model)

@@ -18,6 +18,14 @@ PROVIDER_HOSTS = (
     "us-central1-aiplatform.googleapis.com",
     "bedrock-runtime.us-east-1.amazonaws.com",
     "acme.openai.azure.com",
+    "api.cohere.com",
+    "api.deepseek.com",
+    "api.groq.com",
+    "api.mistral.ai",
+    "api.moonshot.ai",
+    "api.x.ai",
+    "llm.example.net",
+    "openrouter.ai",
 )
 """Hosts of AI providers that the fake provider answers for."""
 

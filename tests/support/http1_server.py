@@ -122,6 +122,7 @@ async def _respond(
         "X-oDD-Case: kept  as it is",
         "Set-Cookie: a=1",
         "Set-Cookie: b=2",
+        *(f"{name}: {value}" for name, value in reply.headers),
     ]
     if entry.coding != "identity":
         head.append(f"Content-Encoding: {entry.coding}")

@@ -23,6 +23,8 @@ class Reply:
     tool_calls: list[dict[str, str]] = dataclasses.field(default_factory=list)
     """`name`, `call_id` and `arguments` of each call, in order."""
     thoughts: list[str] = dataclasses.field(default_factory=list)
+    headers: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    """Further header fields."""
     error_piece: bytes = b""
     """The event that reports an error inside this stream."""
 
