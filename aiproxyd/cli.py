@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from aiproxyd.commands import ca, check, env, interceptions, prices, providers, run, user, version
+from aiproxyd.commands import ca, check, env, interceptions, prices, providers, run, sessions, tail, usage, user, version
 from aiproxyd.commands import exec as exec_command
 from aiproxyd.exceptions import AiproxydError, ConfigError
 
@@ -45,6 +45,9 @@ app.command("exec", context_settings=exec_command.CONTEXT_SETTINGS)(exec_command
 app.add_typer(user.app, name="user")
 app.add_typer(ca.app, name="ca")
 app.add_typer(interceptions.app, name="interceptions")
+app.add_typer(sessions.app, name="sessions")
+app.command()(usage.usage)
+app.command()(tail.tail)
 app.add_typer(prices.app, name="prices")
 app.add_typer(providers.app, name="providers")
 app.command()(version.version)

@@ -1,27 +1,34 @@
 """`aiproxyd interceptions`: what was recorded, read from the store itself, whether the daemon runs or not."""
 
 import asyncio
-import json
-import re
-import sys
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from aiproxyd.commands.configuration import ConfigOption, read_configuration
-from aiproxyd.commands.table import Output, OutputOption
+from aiproxyd.commands.export import export
+from aiproxyd.commands.records import open_records
+from aiproxyd.commands.selecting import (
+    AdminTokenOption,
+    ClientOption,
+    InitiatorOption,
+    ModelOption,
+    StartedAfterOption,
+    StartedBeforeOption,
+    UrlOption,
+    limit_of,
+    selection_from,
+    uuid_of,
+)
+from aiproxyd.commands.table import Output, OutputOption, json_text, print_programs
 from aiproxyd.exceptions import StorageError
 
 if TYPE_CHECKING:
     from aiproxyd.storage.store import Store
 
 app = typer.Typer(help="The AI requests that were recorded.", rich_markup_mode=None)
-
-# Behind JSON's own escapes: what moves a terminal's cursor or turns its text around. Prompts hold whatever they hold.
-_TROUBLE = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+app.command()(export)
 
 _MAX_PROMPT_CHARACTERS = 48
 
@@ -29,61 +36,25 @@ _MAX_PROMPT_CHARACTERS = 48
 _PIPE_COLUMNS = 240
 
 
-def _limit(value: int) -> int:
-    from aiproxyd.storage.queries import MAX_LIMIT
-
-    if not 1 <= value <= MAX_LIMIT:
-        message = f"limit value must be between 1 and {MAX_LIMIT}"
-        raise typer.BadParameter(message)
-    return value
-
-
-def _uuid(value: str | None) -> str | None:
-    if value is None:
-        return None
-    try:
-        return str(uuid.UUID(value))
-    except ValueError:
-        message = f"{value!r} is not a UUID"
-        raise typer.BadParameter(message) from None
-
-
-def _time(value: str) -> datetime:
-    try:
-        time = datetime.fromisoformat(value)
-        if time.tzinfo is not None:
-            return time.astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
-    message = f"{value!r} is not an RFC 3339 time such as 2026-01-31T08:00:00Z"
-    raise typer.BadParameter(message)
-
-
 @app.command("list")
 def list_(
     *,
-    initiator: Annotated[str, typer.Option(help="Only those of this user, by name or id.", show_default=False)] = "",
+    initiator: InitiatorOption = "",
     provider: Annotated[str, typer.Option(help="Only those to this provider, by name or type.", show_default=False)] = "",
-    model: Annotated[str, typer.Option(help="Only those that asked for this model.", show_default=False)] = "",
-    client: Annotated[str, typer.Option(help='Only those of this client, such as "Claude Code".', show_default=False)] = "",
-    started_after: Annotated[
-        datetime | None,
-        typer.Option(
-            parser=_time, metavar="TIME", help="Only those that started at this RFC 3339 time or later.", show_default=False
-        ),
-    ] = None,
-    started_before: Annotated[
-        datetime | None,
-        typer.Option(parser=_time, metavar="TIME", help="Only those that started at this time or earlier.", show_default=False),
-    ] = None,
+    model: ModelOption = "",
+    client: ClientOption = "",
+    started_after: StartedAfterOption = None,
+    started_before: StartedBeforeOption = None,
     after_id: Annotated[
         str | None,
         typer.Option(
-            callback=_uuid, metavar="UUID", help="Go on behind this interception, the last of a page.", show_default=False
+            callback=uuid_of, metavar="UUID", help="Go on behind this interception, the last of a page.", show_default=False
         ),
     ] = None,
-    limit: Annotated[int, typer.Option(callback=_limit, help="At most so many, from 1 to 1000.")] = 100,
+    limit: Annotated[int, typer.Option(callback=limit_of, help="At most so many, from 1 to 1000.")] = 100,
     output: OutputOption = Output.JSON,
+    url: UrlOption = "",
+    token: AdminTokenOption = "",
     config: ConfigOption = None,
 ) -> None:
     """List interceptions, newest first.
@@ -93,6 +64,8 @@ def list_(
       aiproxyd interceptions list --limit 10 --output table
 
       aiproxyd interceptions list --initiator alice --started-after 2026-01-31T08:00:00Z
+
+      aiproxyd interceptions list --url http://proxy.example:8889 --token TOKEN --provider anthropic
     """
     from aiproxyd.storage.queries import InterceptionFilter
 
@@ -106,16 +79,31 @@ def list_(
         after_id=after_id or "",
         limit=limit,
     )
-    found = _read(read_configuration(config).store_url, lambda store: store.interceptions(filter_))
-    if output is Output.JSON:
-        _print_json(found)
+    if url:
+        # There a provider is named by its type.
+        selection = selection_from(
+            initiator=initiator,
+            provider=provider,
+            model=model,
+            client=client,
+            started_after=started_after,
+            started_before=started_before,
+        )
+        with open_records(str, url, token) as records:
+            found = records.interceptions(selection, after_id=after_id or "", limit=limit)
     else:
+        found = _read(read_configuration(config).store_url, lambda store: store.interceptions(filter_))
+    if output is Output.TABLE:
         _print_table(found)
+    else:
+        print_programs(found, output=output)
 
 
 @app.command()
 def show(
-    interception_id: Annotated[str, typer.Argument(metavar="ID", callback=_uuid, help="The interception's id.")],
+    interception_id: Annotated[str, typer.Argument(metavar="ID", callback=uuid_of, help="The interception's id.")],
+    url: UrlOption = "",
+    token: AdminTokenOption = "",
     config: ConfigOption = None,
 ) -> None:
     """Print all that is known of one interception.
@@ -124,11 +112,12 @@ def show(
 
       aiproxyd interceptions show 5a0d1c2e-0f7e-4a59-9d5c-5d0c3f6c1c11
     """
-    found = _read(read_configuration(config).store_url, lambda store: store.interception(interception_id))
+    with open_records(lambda: read_configuration(config).store_url, url, token) as records:
+        found = records.interception(interception_id)
     if found is None:
         message = f"interception {interception_id!r} not found"
         raise StorageError(message)
-    _print_json(found)
+    typer.echo(json_text(found))
 
 
 def _read[T](url: str, query: "Callable[[Store], Awaitable[T]]") -> T:
@@ -142,13 +131,6 @@ def _read[T](url: str, query: "Callable[[Store], Awaitable[T]]") -> T:
             await store.close()
 
     return asyncio.run(read())
-
-
-def _print_json(value: Any) -> None:
-    # A terminal that cannot show every character gets escapes instead of an error.
-    is_unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    text = json.dumps(value, indent=2, ensure_ascii=not is_unicode)
-    typer.echo(_TROUBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
 def _print_table(found: Sequence[dict[str, Any]]) -> None:

@@ -101,7 +101,7 @@ def test_every_command_has_help(capsys, path: tuple[str, ...]) -> None:
     assert main([*path, "--help"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("Usage: aiproxyd " + " ".join(path))
-    if path not in {("user",), ("ca",), ("providers",), ("interceptions",), ("prices",)}:
+    if path not in {("user",), ("ca",), ("providers",), ("interceptions",), ("prices",), ("sessions",)}:
         assert "or example:" in out or "Examples:" in out, "help shows an example"
         assert f"aiproxyd {' '.join(path)}" in out.partition("xample")[2]
 

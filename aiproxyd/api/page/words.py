@@ -96,7 +96,7 @@ def gist(text: str | None) -> str:
     except (ValueError, RecursionError):
         arguments = None
     if isinstance(arguments, dict) and arguments:
-        for name in ("command", "cmd", "file_path", "path", "pattern", "query", "url", "description", "prompt"):
+        for name in ("command", "cmd", "file_path", "pattern", "query", "path", "url", "description", "prompt"):
             if arguments.get(name):
                 return _line(arguments[name])
         return _line(next(iter(arguments.values())))
