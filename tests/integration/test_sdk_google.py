@@ -149,6 +149,19 @@ def test_embeddings_are_recorded_with_their_usage(daemon: Daemon, provider: Fake
     assert_matches(daemon.record(model), provider.ledger.one(model))
 
 
+@pytest.mark.parametrize("streamed", [False, True], ids=["blocking", "streamed"])
+def test_interactions_are_recorded(daemon: Daemon, provider: FakeProvider, client, model: str, streamed: bool) -> None:
+    model += "+tools=2"
+    tools = [
+        {"type": "function", "name": name, "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
+        for name in ("get_weather", "get_news")
+    ]
+    answer = client.interactions.create(model=model, input="News and weather?", tools=tools, stream=streamed)
+    if streamed:
+        assert [event.event_type for event in answer][-1] == "interaction.completed"
+    assert_matches(daemon.record(model), provider.ledger.one(model), prompt="News and weather?")
+
+
 def through_proxy(daemon: Daemon) -> httpx.Client:
     import ssl
 

@@ -454,3 +454,72 @@ def invoke_streams(draw: st.DrawFn) -> tuple[dict[str, Any], bytes]:
 def _events_of(stream: bytes) -> list[ServerSentEvent]:
     decoder = EventStreamDecoder(len(stream) + 1)
     return decoder.feed(stream) + decoder.close()
+
+
+@st.composite
+def interaction_streams(draw: st.DrawFn) -> tuple[dict[str, Any], bytes]:
+    """A summary, and a stream of Google's interactions that says it."""
+    found: dict[str, Any] = RESULT_DEFAULTS | {"thoughts": [], "tools": [], "response_id": "v1_1", "response_model": "m"}
+    steps: list[list[tuple[str, Any]]] = []
+    for index in range(draw(st.integers(0, 4))):
+        kind = draw(st.sampled_from(["model_output", "thought", "function_call", "google_search_call"]))
+        text = draw(_texts if kind in {"model_output", "thought"} else _arguments)
+        step: dict[str, Any] = {"type": kind}
+        match kind:
+            case "model_output":
+                found["text_characters"] += len(text)
+                deltas: list[dict[str, Any]] = [{"type": "text", "text": piece} for piece in draw(_pieces(text))]
+            case "thought":
+                if text:
+                    found["thoughts"].append({"source": "thinking", "content": text})
+                contents = [{"type": "text", "text": piece} for piece in draw(_pieces(text))]
+                deltas = [{"type": "thought_summary", "content": content} for content in contents]
+            case "function_call":
+                step |= {"id": f"fc_{index}", "name": draw(_words), "arguments": {}}
+                found["tools"].append(_tool(step["name"], step["id"], text))
+                deltas = [{"type": "arguments_delta", "arguments": piece} for piece in draw(_pieces(text))]
+            case _:
+                step |= {"id": f"gs_{index}", "arguments": {}}
+                queries = json.dumps({"queries": ["a b"]}, separators=(",", ":"))
+                found["tools"].append(_tool("google_search", step["id"], queries, "hosted"))
+                deltas = [{"type": kind, "arguments": json.loads(queries)}]
+        steps.append(
+            [
+                ("step.start", {"event_type": "step.start", "index": index, "step": step}),
+                *(("step.delta", {"event_type": "step.delta", "index": index, "delta": delta}) for delta in deltas),
+                ("step.stop", {"event_type": "step.stop", "index": index}),
+            ]
+        )
+    whole, cached, output, thoughts = draw(st.integers(1, 10**6)), draw(_counts), draw(_counts), draw(_counts)
+    usage = {
+        "total_input_tokens": whole,
+        "total_cached_tokens": cached,
+        "total_output_tokens": output,
+        "total_thought_tokens": thoughts,
+        "total_tokens": whole + output + thoughts,
+    }
+    found["usage"] = _figures(
+        input_tokens=max(0, whole - cached),
+        output_tokens=output + thoughts,
+        cache_read_input_tokens=cached,
+        reasoning_output_tokens=thoughts,
+    ) | {"extra": {"tool_use_prompt": 0}}
+    found |= {"usage_final": True, "finish_reason": "completed", "ended": True, "complete": True}
+    interaction = {"id": "v1_1", "model": "m", "status": "in_progress"}
+    completed = {"id": "v1_1", "status": "completed", "usage": usage}
+    events: list[tuple[str, Any]] = [
+        ("interaction.created", {"event_type": "interaction.created", "interaction": interaction}),
+        *draw(_interleaved(steps)),
+        ("interaction.completed", {"event_type": "interaction.completed", "interaction": completed}),
+    ]
+    if draw(st.booleans()):
+        events.append(("", "[DONE]"))
+    return found, _compact(events)
+
+
+def _compact(events: list[tuple[str, Any]]) -> bytes:
+    """Return an event stream whose JSON has no white space, since objects in it are kept as they were sent."""
+    texts = [data if isinstance(data, str) else json.dumps(data, separators=(",", ":")) for _, data in events]
+    return "".join(
+        (f"event: {name}\n" if name else "") + f"data: {text}\n\n" for (name, _), text in zip(events, texts, strict=True)
+    ).encode()

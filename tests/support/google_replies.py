@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from tests.support.pace import Pace
-from tests.support.replies import Reply, arguments_for, document, wanted_tools, words
+from tests.support.replies import Reply, arguments_for, document, event, fragments, wanted_tools, words
 from tests.support.wire_formats import code_assist, gemini_array, gemini_chunks, gemini_document, gemini_event_stream
 
 _ERRORS = {
@@ -127,3 +127,93 @@ def _plain(declaration: dict[str, Any]) -> dict[str, Any]:
     schema = declaration.get("parameters") or declaration.get("parametersJsonSchema") or {}
     kinds = {name: {"type": str(kind.get("type", "")).lower()} for name, kind in (schema.get("properties") or {}).items()}
     return {"properties": kinds}
+
+
+def interactions(request: dict[str, Any], pace: Pace, serial: int) -> Reply:
+    """Return the answer to /v1beta/interactions."""
+    if pace.status >= 400:
+        return document(pace.status, {"error": {"code": "error", "message": f"the fake provider says {pace.status}"}})
+    declared = [tool for tool in request.get("tools") or [] if tool.get("type") == "function"]
+    count = wanted_tools({"tools": declared}, pace, answers_a_tool="previous_interaction_id" in request)
+    calls = [
+        {
+            "name": declared[number % len(declared)]["name"],
+            "call_id": f"fc_{serial:06d}_{number}",
+            "arguments": arguments_for(declared[number % len(declared)].get("parameters"), number),
+        }
+        for number in range(count)
+    ]
+    thought = f"Let me think about request {serial}: ä → ok."
+    reply = Reply(
+        200,
+        "text/event-stream" if request.get("stream") else "application/json",
+        [],
+        response_id=f"v1_{serial:08d}",
+        response_model="gemini-fake-001",
+        tool_calls=calls,
+        thoughts=[thought],
+        usage={
+            "input_tokens": 100 + serial,
+            "output_tokens": 10 + pace.events,
+            "cache_read_input_tokens": serial % 7,
+            "cache_write_input_tokens": 0,
+            "reasoning_output_tokens": serial % 4,
+        },
+    )
+    steps: list[dict[str, Any]] = [
+        {"type": "thought", "summary": [{"type": "text", "text": thought}], "signature": "c2lnbmF0dXJl"},
+        {"type": "model_output", "content": [{"type": "text", "text": "".join(words(pace))}]},
+        *(
+            {"type": "function_call", "id": call["call_id"], "name": call["name"], "arguments": json.loads(call["arguments"])}
+            for call in calls
+        ),
+    ]
+    interaction = {
+        "id": reply.response_id,
+        "object": "interaction",
+        "model": reply.response_model,
+        "created": "2026-01-01T00:00:00Z",
+        "updated": "2026-01-01T00:00:00Z",
+        "status": "requires_action" if calls else "completed",
+        "usage": _interaction_usage(reply.usage),
+    }
+    if request.get("stream"):
+        reply.pieces = _interaction_stream(interaction, steps)
+    else:
+        reply.pieces = [json.dumps({**interaction, "steps": steps}).encode()]
+    return reply
+
+
+def _interaction_usage(usage: dict[str, int]) -> dict[str, int]:
+    thoughts = usage["reasoning_output_tokens"]
+    figures = {
+        "total_input_tokens": usage["input_tokens"] + usage["cache_read_input_tokens"],
+        "total_output_tokens": usage["output_tokens"] - thoughts,
+        "total_thought_tokens": thoughts,
+    }
+    return {**figures, "total_cached_tokens": usage["cache_read_input_tokens"], "total_tokens": sum(figures.values())}
+
+
+def _interaction_stream(interaction: dict[str, Any], steps: list[dict[str, Any]]) -> list[bytes]:
+    def named(kind: str, **data: Any) -> bytes:
+        return event({"event_type": kind, **data}, kind)
+
+    started = {name: value for name, value in interaction.items() if name != "usage"}
+    pieces = [named("interaction.created", interaction={**started, "status": "in_progress"})]
+    for index, step in enumerate(steps):
+        match step["type"]:
+            case "thought":
+                start: dict[str, Any] = {"type": "thought"}
+                texts = fragments(step["summary"][0]["text"])
+                deltas = [{"type": "thought_summary", "content": {"type": "text", "text": text}} for text in texts]
+            case "model_output":
+                start = {"type": "model_output"}
+                deltas = [{"type": "text", "text": text} for text in fragments(step["content"][0]["text"], 40)]
+            case _:
+                start = {**step, "arguments": {}}
+                deltas = [{"type": "arguments_delta", "arguments": text} for text in fragments(json.dumps(step["arguments"]))]
+        pieces.append(named("step.start", index=index, step=start))
+        pieces += [named("step.delta", index=index, delta=delta) for delta in deltas]
+        pieces.append(named("step.stop", index=index))
+    pieces.append(named("interaction.completed", interaction=interaction))
+    return pieces

@@ -59,6 +59,7 @@ _APIS = {
     "transcriptions": ("openai.transcriptions", "/v1/audio/transcriptions"),
     "speech": ("openai.speech", "/v1/audio/speech"),
     "generate_content": ("google.generate_content", "/v1beta/models/gemini-2.5-pro:generateContent"),
+    "interactions": ("google.interactions", "/v1beta/interactions"),
     "embed_content": ("google.embed_content", "/v1beta/models/gemini-embedding-001:embedContent"),
     "invoke_model": ("bedrock.invoke_model", "/model/us.anthropic.claude-sonnet-4-5-20250929-v1%3A0/invoke"),
     "converse": ("bedrock.converse", "/model/us.anthropic.claude-sonnet-4-5-20250929-v1%3A0/converse"),
