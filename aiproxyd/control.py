@@ -28,7 +28,7 @@ from aiproxyd.ca.authority import CertificateAuthority
 from aiproxyd.classify import Provider, ProviderStatus, ProviderTable
 from aiproxyd.config.loader import load
 from aiproxyd.config.providers import provider_table
-from aiproxyd.config.schema import AuthMode, Config, restart_fields_changed
+from aiproxyd.config.schema import AuthMode, Config, keeping_restart_fields, restart_fields_changed
 from aiproxyd.exceptions import AiproxydError, ConfigError
 from aiproxyd.fold import Fold, LiveSink
 from aiproxyd.identity.users import Identity, ensure_first_user
@@ -282,7 +282,8 @@ class Control:
             return str(exc)
         for name in restart_fields_changed(self.config, config):
             log.warning("a changed setting needs a restart", setting=name)
-        self.config = config
+        # A worker that starts later would otherwise sign with another CA, or write where nobody reads.
+        self.config = config = keeping_restart_fields(self.config, config)
         configure_logging(config.logging.format, config.logging.level)
         self._hide_secrets()
         self._identity.replace_users(config.auth.users)
@@ -333,8 +334,13 @@ class Control:
                 }
             )
             if described != written:
-                written = described
-                _replace(self.config.data_dir / "run.json", described + "\n")
+                try:
+                    _replace(self.config.data_dir / "run.json", described + "\n")
+                except OSError as exc:
+                    # The gauges and the readiness matter more, on a full disk above all.
+                    log.error("run.json cannot be written", error=exc.strerror or str(exc))
+                else:
+                    written = described
             await asyncio.sleep(WATCH_INTERVAL_SECONDS)
 
 

@@ -42,6 +42,10 @@ MAX_BACKOFF_SECONDS = 10.0
 # A worker that lived so long did not die of what killed the one before.
 HEALTHY_SECONDS = 30.0
 
+# Threads of the event loop, which resolve names alone. libuv gives look-ups half of its threads, 2 of 4 where nobody says otherwise,
+# and a look-up cannot be cancelled: two names whose servers are silent would stop every other connection for seconds.
+RESOLVER_THREADS = 64
+
 # Beyond its drain timeout a worker has so long to write its last observations.
 EXIT_GRACE_SECONDS = 3.0
 
@@ -152,21 +156,25 @@ class Supervisor:
         worker_id = str(uuid.uuid4())
         ours, theirs = socket.socketpair()
         listen = [socket_.fileno() for socket_ in self._listen]
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "aiproxyd.worker",
-                "--id",
-                worker_id,
-                "--channel",
-                str(theirs.fileno()),
-                "--listen",
-                ",".join(map(str, listen)),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=[theirs.fileno(), *listen],
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            )
+        try:
+            with theirs:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    "aiproxyd.worker",
+                    "--id",
+                    worker_id,
+                    "--channel",
+                    str(theirs.fileno()),
+                    "--listen",
+                    ",".join(map(str, listen)),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno(), *listen],
+                    env={"UV_THREADPOOL_SIZE": str(RESOLVER_THREADS), **os.environ, "PYTHONUNBUFFERED": "1"},
+                )
+        except OSError:
+            ours.close()
+            raise
         worker = WorkerProcess(worker_id, process, await Channel.open(ours))
         worker.channel.send(Configure(config=msgspec.Raw(self._config)))
         self._workers[slot] = worker
@@ -203,11 +211,18 @@ class Supervisor:
                 status=status,
                 restart_seconds=backoff_seconds,
             )
-            await asyncio.sleep(backoff_seconds)
-            backoff_seconds = min(backoff_seconds * 2, MAX_BACKOFF_SECONDS)
-            if self._is_stopping:
-                return
-            await self._spawn(slot)
+            is_spawned = False
+            while not is_spawned:
+                await asyncio.sleep(backoff_seconds)
+                backoff_seconds = min(backoff_seconds * 2, MAX_BACKOFF_SECONDS)
+                if self._is_stopping:
+                    return
+                try:
+                    await self._spawn(slot)
+                    is_spawned = True
+                except OSError as exc:
+                    # No process, memory or descriptor to be had just now, or an upgrade replaces our files: try again.
+                    log.error("a worker cannot be started", error=str(exc), restart_seconds=backoff_seconds)
 
     async def _await_exit(self, worker: WorkerProcess) -> int:
         """Return the exit status; a worker that closed its channel but lingers is killed, unless it drains."""

@@ -433,3 +433,19 @@ def _restart_fields_changed(prefix: str, old: BaseModel, new: BaseModel) -> Iter
             yield from _restart_fields_changed(f"{prefix}{name}.", before, after)
         elif before != after and field.json_schema_extra == {"reload": "restart"}:
             yield f"{prefix}{name}"
+
+
+def keeping_restart_fields(old: Config, new: Config) -> Config:
+    """Return `new` with the settings of `old` that only a restart applies: those who run already and who start later must agree."""
+    return _keeping_restart_fields(old, new)
+
+
+def _keeping_restart_fields[M: BaseModel](old: M, new: M) -> M:
+    kept: dict[str, Any] = {}
+    for name, field in type(old).model_fields.items():
+        before, after = getattr(old, name), getattr(new, name)
+        if isinstance(before, BaseModel) and isinstance(after, BaseModel):
+            kept[name] = _keeping_restart_fields(before, after)
+        elif field.json_schema_extra == {"reload": "restart"}:
+            kept[name] = before
+    return new.model_copy(update=kept)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.daemon import Daemon, plain_environment
+from tests.support.clients import decrypted, message
+from tests.support.daemon import Daemon, eventually, plain_environment
 
 
 def run(tmp_path: Path, text: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -136,3 +137,17 @@ def test_a_mistake_at_reload_keeps_the_old_configuration(own_daemon) -> None:
     attempted = metrics.total("coder_ai_gateway_providers_last_reload_timestamp_seconds")
     succeeded = metrics.total("coder_ai_gateway_providers_last_reload_success_timestamp_seconds")
     assert attempted > succeeded
+
+
+def test_a_worker_that_starts_after_a_reload_writes_and_signs_as_the_others(own_daemon, model: str) -> None:
+    daemon: Daemon = own_daemon()
+    daemon.write_config(data_dir=str(daemon.folder / "other"))
+    daemon.reload()
+    daemon.wait_for_log("a changed setting needs a restart")
+    daemon.wait_for_log("configuration reloaded")
+    daemon.kill_worker()
+    eventually(daemon.is_ready, "another worker")
+    with decrypted(daemon, "api.anthropic.com") as wire:
+        assert wire.request("POST", "/v1/messages", "api.anthropic.com", message(model)).status == 200
+    assert daemon.record(model)["outcome"] == "completed"
+    assert not (daemon.folder / "other").exists()

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from aiproxyd.config.schema import Config, default_data_dir, restart_fields_changed, seconds_of
+from aiproxyd.config.schema import Config, default_data_dir, keeping_restart_fields, restart_fields_changed, seconds_of
 
 
 @pytest.mark.parametrize(
@@ -102,3 +102,14 @@ def test_changes_that_only_a_restart_applies_are_named() -> None:
     new = Config.model_validate({"data_dir": "/e", "workers": 2, "decrypt": {"http2": True}, "auth": {"mode": "off"}})
     assert restart_fields_changed(old, new) == ["data_dir", "workers", "decrypt.http2"]
     assert restart_fields_changed(old, old) == []
+
+
+def test_what_only_a_restart_applies_is_kept_at_a_reload():
+    old = Config.model_validate({"data_dir": "/a", "workers": 1, "egress": {"connect_timeout_seconds": 3}})
+    new = Config.model_validate(
+        {"data_dir": "/b", "workers": 2, "decrypt": {"http2": True}, "egress": {"connect_timeout_seconds": 7}}
+    )
+    kept = keeping_restart_fields(old, new)
+    assert restart_fields_changed(old, kept) == []
+    assert (kept.data_dir, kept.workers, kept.decrypt.http2) == (old.data_dir, 1, False)
+    assert kept.egress.connect_timeout_seconds == 7
