@@ -221,7 +221,9 @@ def _load_key(file: Path) -> PrivateKey:
     content, mode = _read(file, "CA key")
     # A group may read it: that is how Kubernetes hands a secret to a process that is not root. Nobody else, and none may write.
     if mode & 0o037:
-        raise CertificateError(f"the CA key file {file} is open to others than its owner and group (mode {mode:04o}); chmod 600 it")
+        raise CertificateError(
+            f"the CA key file {file} is open to others than its owner and group (mode {mode:04o}); chmod 600 it"
+        )
     try:
         key = serialization.load_pem_private_key(content, password=None)
     except TypeError as exc:

@@ -311,7 +311,9 @@ def test_a_key_that_others_may_touch_is_refused(tmp_path: Path, mode: int) -> No
     key = _key()
     certificate_file, key_file = _write(tmp_path, [_certificate(key)], key)
     key_file.chmod(mode)
-    with pytest.raises(CertificateError, match=rf"own\.key is open to others than its owner and group \(mode 0{mode:o}\); chmod 600 it"):
+    with pytest.raises(
+        CertificateError, match=rf"own\.key is open to others than its owner and group \(mode 0{mode:o}\); chmod 600 it"
+    ):
         CertificateAuthority.load(certificate_file, key_file)
 
 

@@ -117,7 +117,9 @@ def test_each_turn_is_an_interception_and_the_handshake_a_passthrough(deflate: b
     assert talk.one(PassthroughEnded).status_code == 101
     talk.client(create("List the files."))
     started = talk.one(InterceptionStarted)
-    assert talk.journal.durable > talk.journal.observations.index(started), "the turn is on disk before its message is forwarded"
+    assert talk.journal.durable > talk.journal.observations.index(started), (
+        "the turn is on disk before its message is forwarded"
+    )
     assert (started.api, started.method, started.route) == ("openai.responses", "GET", "/v1/responses")
     assert (started.client, started.client_version, started.client_request_id) == ("Codex", "0.169.0", "")
     described = talk.one(InterceptionDescribed)
@@ -129,7 +131,9 @@ def test_each_turn_is_an_interception_and_the_handshake_a_passthrough(deflate: b
     assert (ended.usage.input_tokens, ended.usage.output_tokens, ended.usage_source) == (70, 7, "reported")
     assert talk.one(ToolCalled).call_id == "call_1"
     talk.client(
-        create(None, previous_response_id="resp_1", input=[{"type": "function_call_output", "call_id": "call_1", "output": "a"}])
+        create(
+            None, previous_response_id="resp_1", input=[{"type": "function_call_output", "call_id": "call_1", "output": "a"}]
+        )
     )
     talk.server(created("resp_2"), completed("resp_2", tokens=3))
     second = talk.all(InterceptionDescribed)[1]
