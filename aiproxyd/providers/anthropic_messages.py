@@ -66,6 +66,9 @@ _OTHER_BLOCKS: Final = frozenset(
 """Blocks that are known and hold nothing to record, but for text and thinking."""
 _OTHER_DELTAS: Final = frozenset({"signature_delta", "citations_delta", "compaction_delta"})
 
+MAX_TRAILING_SYSTEM_MESSAGES: Final = 8
+"""So many system messages after the last one of the conversation are passed over; Claude Code sends one or two."""
+
 
 class _Message(msgspec.Struct):
     type: str = "message"
@@ -329,10 +332,17 @@ def _read_request(body: bytes, head: RequestHead) -> RequestFacts:  # noqa: ARG0
 
 
 def _last_message(request: _Request) -> tuple[str | None, str]:
-    """Return the prompt and the id of the answered tool call that the last message holds."""
+    """Return the prompt and the id of the answered tool call that the last message holds.
+
+    System messages behind it are the tool's: Claude Code puts its environment there for models that take them.
+    """
     if not request.messages:
         return None, ""
     last = decode(_LAST_MESSAGE, request.messages[-1])
+    for raw in request.messages[-2 : -2 - MAX_TRAILING_SYSTEM_MESSAGES : -1]:
+        if text_of(last.role) != "system":
+            break
+        last = decode(_LAST_MESSAGE, raw)
     is_user = text_of(last.role) == "user"
     if starts_with(last.content, b'"'):
         return (text_of(last.content) if is_user else None), ""

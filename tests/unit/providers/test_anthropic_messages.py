@@ -78,6 +78,11 @@ def prompt_of(messages: str) -> tuple[str | None, bool]:
 @pytest.mark.parametrize(
     ("messages", "prompt", "is_anomaly"),
     [
+        # Claude Code puts its environment behind the user's words, for models that take system messages there.
+        ('[{"role":"user","content":"Hi"},{"role":"system","content":"# Environment"}]', "Hi", False),
+        ('[{"role":"user","content":"Hi"},{"role":"assistant","content":"Ho"},{"role":"system","content":"x"}]', None, False),
+        ('[{"role":"system","content":"x"}]', None, False),
+        ('[{"role":"user","content":"Hi"}' + ',{"role":"system","content":"x"}' * 9 + "]", None, False),
         pytest.param("null", None, False, id="null"),
         pytest.param("[]", None, False, id="no message"),
         pytest.param("{}", None, True, id="no array"),
