@@ -64,6 +64,11 @@ class ProviderTable:
                 return candidate
         return None
 
+    def decrypts(self, authority: Authority) -> bool:
+        """Return whether `authority` is that of a provider in use."""
+        provider = self.claimant(authority)
+        return provider is not None and provider.status is ProviderStatus.ENABLED
+
     def by_name(self, name: str) -> Provider | None:
         """Return the provider named `name`, or None."""
         return next((provider for provider in self.providers if provider.name == name), None)

@@ -152,8 +152,9 @@ class Worker:
         self._tap.settings = tap
         self._egress.settings = egress
         self._front.settings = front
-        self._front.providers = connect.providers
+        self._front.replace_providers(connect.providers)
         self._engine.settings = engine
+        self._engine.retire(connect.providers)
         self._guard.refuse = config.recording.on_journal_failure == "refuse"
         self._identity.cache_seconds = config.auth.cache_seconds
 

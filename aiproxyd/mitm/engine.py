@@ -18,6 +18,7 @@ from mitmproxy import connection as mitm
 from mitmproxy import http
 from mitmproxy.net.http.http1 import assemble_response
 
+from aiproxyd.classify import ProviderTable
 from aiproxyd.config.schema import Config
 from aiproxyd.mitm import safe_layers
 from aiproxyd.mitm.connect import AUTHORITY, VERDICT, ConnectAddon, refusal
@@ -141,6 +142,12 @@ class Engine:
         self._http.is_draining = True
         for handler in list(self._handlers.values()):
             handler.drain()
+
+    def retire(self, providers: ProviderTable) -> None:
+        """Close the connections to who is no provider of `providers` in use, each after its response."""
+        for handler in list(self._handlers.values()):
+            if not providers.decrypts(handler.authority):
+                handler.drain()
 
     async def close(self) -> None:
         """Close every connection and tell the addons that it is over."""

@@ -112,7 +112,7 @@ class Front:
             tap: Looks at decrypted requests.
             client_contexts: TLS towards clients.
             upstream_tls: TLS towards providers.
-            providers: By the names that verdicts say. Assign another table at a reload.
+            providers: By the names that verdicts say. See `replace_providers`.
             settings: Limits. Assign others at a reload; connections that stand keep theirs.
             tick_seconds: How exact timeouts are.
         """
@@ -167,6 +167,13 @@ class Front:
             if isinstance(pair, Relay):
                 pair.drain()
         self._note_if_empty()
+
+    def replace_providers(self, providers: ProviderTable) -> None:
+        """Use another table. Connections to who is no provider in use any more end after the answers that are open."""
+        self.providers = providers
+        for pair in tuple(self._pairs):
+            if isinstance(pair, Relay) and not providers.decrypts(pair.authority):
+                pair.drain()
 
     async def wait(self, timeout_seconds: float) -> bool:
         """Return whether everybody left within `timeout_seconds` after `drain`."""

@@ -26,6 +26,7 @@ from aiproxyd.mitm.pair import Pair
 from aiproxyd.mitm.report import Reporter
 from aiproxyd.mitm.stream import Stream
 from aiproxyd.mitm.tls import UpstreamTls, client_failure, upstream_failure
+from aiproxyd.model.authority import Authority
 from aiproxyd.model.head import RequestHead, ResponseHead
 from aiproxyd.model.observation import ClientTlsFailed, UnknownEventsSeen, UpstreamTlsFailed
 from aiproxyd.wire.http1 import Data, End, Head, Opaque, RequestFollower, ResponseFollower
@@ -126,6 +127,11 @@ class Relay(Pair):
         self._upstream_deadline: Deadline | None = None
         self._head_deadline: Deadline | None = None
 
+    @property
+    def authority(self) -> Authority:
+        """Where the connection leads."""
+        return self._connection.authority
+
     def secure(self, client_context: ssl.SSLContext, upstream_tls: UpstreamTls) -> None:
         """Begin TLS on both sides at once, and relay when both are done."""
         host = self._connection.authority.host
@@ -205,6 +211,8 @@ class Relay(Pair):
     def _start_if_secure(self) -> None:
         if self._is_client_secure and (self._is_upstream_secure or self._refusal):
             self.start()
+            if self._is_draining:
+                self._leave_if_drained()
 
     # From the client
 

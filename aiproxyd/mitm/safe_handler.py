@@ -133,6 +133,11 @@ class SafeHandler(server.LiveConnectionHandler):
         self._http = client_tls.child_layer = HttpLayer(context, HTTPMode.transparent)
 
     @property
+    def authority(self) -> Authority:
+        """What the CONNECT named."""
+        return self._authority
+
+    @property
     def is_idle(self) -> bool:
         """Whether no request is open and none has begun to arrive."""
         connection = self._http.connections.get(self.client)

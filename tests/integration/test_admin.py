@@ -2,6 +2,7 @@
 
 import json
 
+from tests.support.clients import decrypted, message
 from tests.support.daemon import Daemon
 
 
@@ -75,3 +76,20 @@ def test_a_reload_changes_what_may_change_and_keeps_live_streams(own_daemon, pro
     assert daemon.record(model)["outcome"] == "completed"
     info = daemon.metrics().series("coder_ai_gateway_proxy_provider_info")
     assert [labels["provider_name"] for labels in info] == ["openai"]
+
+
+def test_a_provider_that_a_reload_disables_gets_no_further_request_of_a_connection_that_stands(
+    own_daemon, model: str, engine: str
+) -> None:
+    daemon: Daemon = own_daemon(config={"decrypt": {"engine": engine}})
+    with decrypted(daemon, "api.anthropic.com") as kept, decrypted(daemon, "api.openai.com") as other:
+        assert kept.request("POST", "/v1/messages", "api.anthropic.com", message(model)).status == 200
+        daemon.write_config(
+            providers=[
+                {"name": "anthropic", "type": "anthropic", "enabled": False},
+                {"name": "openai", "type": "openai"},
+            ]
+        )
+        daemon.reload()
+        assert kept.receive() == b""
+        assert other.request("GET", "/v1/models", "api.openai.com").status == 200
