@@ -7,7 +7,6 @@ Facts:
 - A part is one of text, thought (`thought: true`), functionCall, inlineData, executableCode and others. A call comes whole, unless
   the client asked for its arguments in pieces; it seldom has an id, and none is made up here.
 - Search and URL context leave no part: what the provider looked up stands in the candidate's metadata.
-- Names of fields may be written in snake case in requests.
 
 Source:
     https://ai.google.dev/api/generate-content
@@ -36,16 +35,15 @@ from aiproxyd.model.events import (
     UnknownEvent,
     UsageReported,
 )
-from aiproxyd.model.head import RequestHead
 from aiproxyd.model.usage import TokenUsage
 from aiproxyd.providers import errors, requests
-from aiproxyd.providers.api import Api, RequestFacts, ResponseParser
+from aiproxyd.providers.api import Api, ResponseParser
 from aiproxyd.providers.bodies import DocumentBody, EventStreamBody
-from aiproxyd.providers.decoding import MAX_OPEN_PARTS, decode, is_null, json_text, short, starts_with, text_of
+from aiproxyd.providers.decoding import MAX_OPEN_PARTS, decode, is_null, json_text, short, starts_with
 from aiproxyd.providers.framed_bodies import FramedBody
 from aiproxyd.providers.google_arguments import Arguments, PartialArgument
+from aiproxyd.providers.google_contents import read_request
 from aiproxyd.providers.google_usage import UsageMetadata, merged, token_usage
-from aiproxyd.providers.paths import model_of
 from aiproxyd.wire.event_stream import ServerSentEvent
 from aiproxyd.wire.json_array import JsonArrayDecoder
 
@@ -400,66 +398,6 @@ class _StreamBody:
         return self._body.close() if self._body is not None else []
 
 
-class _Request(requests.Request):
-    contents: msgspec.Raw = requests.NOTHING
-    request: msgspec.Raw = requests.NOTHING
-    user_prompt_id: msgspec.Raw = requests.NOTHING
-
-
-_REQUEST: Final = msgspec.json.Decoder(_Request)
-
-
-def _read_request(body: bytes, head: RequestHead) -> RequestFacts:
-    facts = requests.read(body, _REQUEST, _last_content, _session)
-    return msgspec.structs.replace(
-        facts,
-        request_model=facts.request_model.removeprefix("models/") or model_of(head.path),
-        streaming=head.path.endswith(":streamGenerateContent"),
-    )
-
-
-def _last_content(request: _Request) -> tuple[str | None, str]:
-    """Return the prompt and the id of the answered function call that the last content holds."""
-    contents = request.contents
-    if starts_with(request.request, b"{"):
-        contents = decode(requests.FIELDS, request.request).get("contents", requests.NOTHING)
-    entries = _several(contents)
-    if not entries:
-        return None, ""
-    last = decode(requests.FIELDS, entries[-1])
-    role = text_of(last.get("role", requests.NOTHING)) or "user"
-    parts = [decode(requests.FIELDS, part) for part in _several(last.get("parts", requests.NOTHING))]
-    parts.reverse()
-    prompt = next((text for part in parts if (text := text_of(part.get("text", requests.NOTHING))) is not None), None)
-    call_id = next((id_ for part in parts if (id_ := _answered_call(part))), "")
-    return (prompt if role == "user" else None), call_id
-
-
-def _answered_call(part: dict[str, msgspec.Raw]) -> str:
-    answer = part.get("functionResponse") or part.get("function_response") or requests.NOTHING
-    return requests.nested_hint(answer, "id")
-
-
-def _several(raw: msgspec.Raw) -> list[msgspec.Raw]:
-    """Return the entries of a list; one object stands for a list of one, as Google's servers take it."""
-    if is_null(raw):
-        return []
-    return [raw] if starts_with(raw, b"{") else decode(requests.ITEMS, raw)
-
-
-def _session(request: requests.Request) -> tuple[str, dict[str, str]]:
-    """Return no proven session, and what Code Assist's envelope says about it."""
-    if not isinstance(request, _Request):
-        return "", {}
-    candidates = {
-        # Gemini CLI writes the one, Antigravity the other.
-        "request.session_id": requests.nested_hint(request.request, "session_id")
-        or requests.nested_hint(request.request, "sessionId"),
-        "user_prompt_id": requests.hint(request.user_prompt_id),
-    }
-    return "", {key: value for key, value in candidates.items() if value}
-
-
 def _read_error(status_code: int, body: bytes) -> ProviderErrorReported:
     return errors.read_error(status_code, body, provider_type="google")
 
@@ -471,7 +409,7 @@ def _document_parser(max_body_bytes: int) -> ResponseParser:
 API: Final = Api(
     name="google.generate_content",
     operation="generate_content",
-    read_request=_read_request,
+    read_request=read_request,
     stream_parser=_StreamBody,
     document_parser=_document_parser,
     read_error=_read_error,
