@@ -54,6 +54,10 @@ async def add_user(connection: AsyncConnection, name: str, groups: Iterable[str]
     Raises:
         StorageError: The name is not usable, or the user has a token.
     """
+    if ":" in name:
+        # Basic credentials are split at their first colon.
+        message = f"a user's name has no colon, which ends it in a proxy URL: {name!r}"
+        raise StorageError(message)
     if not 1 <= len(name) <= MAX_NAME_CHARACTERS or storable(name) != name or name != name.strip():
         message = f"a user's name has 1 to {MAX_NAME_CHARACTERS} characters, no space around them and no control characters"
         raise StorageError(message)
