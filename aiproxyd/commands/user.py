@@ -1,7 +1,9 @@
 """`aiproxyd user`: the users of the store and their tokens."""
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -51,9 +53,11 @@ def add(
     token = _with_store(settings, lambda store: store.add_user(name, group or ()), create=True)
     typer.echo(f"token of {name}: {token}\n")
     typer.echo("It is not shown again. To use it:\n")
-    quoted = shlex.quote(name)
-    typer.echo(f"  AIPROXYD_TOKEN={token} aiproxyd exec --user {quoted} -- COMMAND")
-    typer.echo(f'  eval "$(AIPROXYD_TOKEN={token} aiproxyd env --user {quoted})"')
+    called = Path(sys.argv[0])
+    command = shlex.quote(str(called.absolute())) if called.name == "aiproxyd" else "aiproxyd"
+    options = f"--user {shlex.quote(name)}" + (f" --config {shlex.quote(str(config.absolute()))}" if config else "")
+    typer.echo(f"  AIPROXYD_TOKEN={token} {command} exec {options} -- COMMAND")
+    typer.echo(f'  eval "$(AIPROXYD_TOKEN={token} {command} env {options})"')
     typer.echo(f"  HTTPS_PROXY={proxy_url(settings, name, token)}")
 
 
