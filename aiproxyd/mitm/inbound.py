@@ -214,7 +214,11 @@ class Inbound:
             self._turn_away(request, answer)
             return
         except DialFailed as exc:
-            answer = plain_answer(502, "Bad Gateway", f"{authority} cannot be reached from this proxy")
+            if exc.reason == "resolve":
+                sentence = f"{authority.host} cannot be resolved from this proxy"
+            else:
+                sentence = f"{authority} cannot be reached from this proxy"
+            answer = plain_answer(502, "Bad Gateway", sentence)
             dial_seconds = reporter.monotonic() - dialled
             self._tell(verdict, authority, 502, decide_seconds, dial_seconds, reason=f"dial_{exc.reason}")
             self._turn_away(request, answer)
