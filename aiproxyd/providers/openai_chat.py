@@ -182,6 +182,10 @@ class CompletionReader:
         completion = decode(_COMPLETION, body)
         if completion.choices is None and is_null(completion.error):
             raise MalformedBody("the document is no completion: it has no choices")
+        for choice in completion.choices or ():
+            if choice.message is not None:
+                # Perplexity has a chunk's empty delta beside the message, and in a stream the message so far beside the delta.
+                choice.delta = None
         out: list[StreamEvent] = []
         self._read(completion, out)
         self._end(out)

@@ -3,12 +3,15 @@
 Facts:
 - The input includes what was read from and written to the cache, so it is taken out here, and never below zero.
 - `completion_tokens` includes reasoning, except at xAI and where Gemini is translated, whose totals are the sum of the three.
+- Perplexity bills a research by queries, citations and reasoning tokens that no total includes; xAI a live search by sources.
 - DeepSeek tells cached tokens as `prompt_cache_hit_tokens`, Moonshot as `cached_tokens` of the usage itself.
 
 Source:
     https://developers.openai.com/api/docs/guides/prompt-caching
     https://api-docs.deepseek.com/guides/kv_cache
     https://docs.x.ai/docs/guides/reasoning
+    https://docs.x.ai/docs/guides/live-search
+    https://docs.perplexity.ai/getting-started/pricing
 """
 
 import msgspec
@@ -40,6 +43,10 @@ class ChatUsage(msgspec.Struct):
     completion_tokens_details: _CompletionDetails | None = None
     prompt_cache_hit_tokens: Count = None
     cached_tokens: Count = None
+    citation_tokens: Count = None
+    reasoning_tokens: Count = None
+    num_search_queries: Count = None
+    num_sources_used: Count = None
 
 
 def chat_token_usage(usage: ChatUsage) -> TokenUsage | None:
@@ -74,8 +81,22 @@ def chat_token_usage(usage: ChatUsage) -> TokenUsage | None:
             "completion_rejected_prediction": token_count(details.rejected_prediction_tokens),
             "completion_audio": token_count(details.audio_tokens),
             "completion_reasoning": reasoning,
-        },
+        }
+        | _searched(usage),
     )
+
+
+def _searched(usage: ChatUsage) -> dict[str, int]:
+    """Return what a search before the answer is billed by, where a server bills it."""
+    queries, citations = token_count(usage.num_search_queries), token_count(usage.citation_tokens)
+    billed = {
+        "web_search_requests": queries,
+        "web_search_sources": token_count(usage.num_sources_used),
+        "citation": citations,
+        # Of the research, not of the answer; servers without one repeat the answer's here.
+        "research_reasoning": token_count(usage.reasoning_tokens) if queries or citations else 0,
+    }
+    return {name: count for name, count in billed.items() if count}
 
 
 class _InputDetails(msgspec.Struct):

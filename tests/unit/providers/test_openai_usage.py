@@ -34,6 +34,22 @@ def response(**figures: Any) -> TokenUsage:
         pytest.param({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, None, id="zeros"),
         pytest.param({"prompt_tokens": 19, "completion_tokens": 10}, TokenUsage(19, 10, extra=CHAT_EXTRA), id="plain"),
         pytest.param(
+            {
+                "prompt_tokens": 33,
+                "completion_tokens": 7,
+                "citation_tokens": 20,
+                "num_search_queries": 2,
+                "reasoning_tokens": 73,
+            },
+            TokenUsage(33, 7, extra=CHAT_EXTRA | {"citation": 20, "web_search_requests": 2, "research_reasoning": 73}),
+            id="a research of Perplexity",
+        ),
+        pytest.param(
+            {"prompt_tokens": 19, "completion_tokens": 10, "num_sources_used": 3, "reasoning_tokens": 4},
+            TokenUsage(19, 10, extra=CHAT_EXTRA | {"web_search_sources": 3}),
+            id="a live search of xAI",
+        ),
+        pytest.param(
             {"prompt_tokens": 19, "prompt_tokens_details": {"cached_tokens": 11904}},
             TokenUsage(0, 0, 11904, extra=CHAT_EXTRA),
             id="more cached than prompt",
