@@ -106,8 +106,8 @@ class Gate:
 def is_own_page(fields: Mapping[str, str]) -> bool:
     """Return whether a request that changes something comes from our own page, or from no page at all."""
     site = fields.get("sec-fetch-site")
-    if site is not None and site not in {"same-origin", "none"}:
-        return False
+    if site is not None:
+        return site in {"same-origin", "none"}
     origin = fields.get("origin")
     if origin is None:
         return True

@@ -81,7 +81,8 @@ def create_page(state: AdminState, page_sessions: PageSessions) -> APIRouter:
             version=aiproxyd.__version__,
             path=request.url.path,
         )
-        return HTMLResponse(text, status, {"content-security-policy": _POLICY})
+        # Without a referrer of its own a form's `Origin` would be `null`, and older browsers say nothing else of where it is from.
+        return HTMLResponse(text, status, {"content-security-policy": _POLICY, "referrer-policy": "same-origin"})
 
     def problem(request: Request, found: Problem) -> HTMLResponse:
         return render(request, "problem.html", {"problem": found}, found.status)
