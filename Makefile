@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run install lock test unit integration check lint types floors fmt bench demo docs wheel clean
+.PHONY: help run install lock test unit integration check lint types floors fmt bench accounting demo docs wheel clean
 
 help: ## Show the verbs.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -65,6 +65,9 @@ demo: $(VENV)/.dev ## See the whole thing work without an API key.
 
 bench: $(VENV)/.dev ## Measure against the peers that are installed, in one run.
 	$(BIN)/python -m tests.bench $(ARGS)
+
+accounting: $(VENV)/.dev ## Count requests and tokens of every transcript and every client (ARGS="--mixed 1000").
+	$(BIN)/python -m tests.accounting $(ARGS)
 
 fuzz: $(VENV)/.dev ## Fuzz every parser (SECONDS=60 each).
 	$(BIN)/python -m tests.fuzz $(ARGS)

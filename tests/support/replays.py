@@ -60,7 +60,9 @@ def target(transcript: Transcript) -> tuple[str, str]:
     """Return host and path of the request for a transcript: its own path, or the first of its provider that has its API."""
     provider = _providers()[transcript.provider]
     hosts = {host for host, _ in provider.authorities}
-    host = next(host for host in PROVIDER_HOSTS if any(_fits(host, pattern) for pattern in hosts))
+    host = next((host for host in PROVIDER_HOSTS if any(_fits(host, pattern) for pattern in hosts)), "")
+    if not host:
+        raise ValueError(f"{transcript.name}: the fake provider plays none of {sorted(hosts)}; add one to PROVIDER_HOSTS")
     path = transcript.path
     if not find_endpoint(provider, "POST", path.partition("?")[0]).api:
         route = next(endpoint.route for endpoint in provider.endpoints if endpoint.api == transcript.api.name)
