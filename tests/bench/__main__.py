@@ -142,6 +142,7 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "kernel": platform.release(),
         "python": platform.python_version(),
+        "load_average": round(os.getloadavg()[0], 1),
         "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": f"python -m tests.bench {' '.join(sys.argv[1:])}".strip(),
     }
@@ -155,6 +156,8 @@ async def run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     authority.cert_pem.write_to_path(roots)
     peers = [peer for peer in installed() if not arguments.only or any(word in peer.name for word in arguments.only)]
     rounds: list[dict[str, Values]] = []
+    # Before our own work shows in it.
+    facts = machine()
     command = [sys.executable, "-m", "tests.bench.upstream", str(certificate)]
     with pinned(LOAD_CORE):
         origin = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
@@ -184,7 +187,7 @@ async def run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             peer.stop()
         origin.kill()
         origin.communicate()
-    return {"machine": machine(), "ceiling": ceiling, "peers": [peer.name for peer in peers], "rounds": rounds}
+    return {"machine": facts, "ceiling": ceiling, "peers": [peer.name for peer in peers], "rounds": rounds}
 
 
 def main() -> None:

@@ -61,7 +61,7 @@ def tables(result: dict[str, Any]) -> str:
     ceiling = "; ".join(f"{value:,.0f} {name}" for name, value in result["ceiling"].items())
     return "\n".join(
         [
-            f"{where}, {len(result['rounds'])} rounds: `{facts['command']}`.",
+            f"{where}, {len(result['rounds'])} rounds: `{facts['command']}`. Load average before it began: {facts['load_average']}.",
             "",
             _HOW_TO_READ,
             "",
