@@ -15,6 +15,7 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Callable
 
 import structlog
 import uvloop
@@ -23,6 +24,7 @@ from pydantic import ValidationError
 from aiproxyd.ca.authority import CertificateAuthority
 from aiproxyd.ca.leaves import LeafStore
 from aiproxyd.channel import Answer, Channel, Configure, Drain, Forget, Ready, Rejected
+from aiproxyd.classify import ProviderTable
 from aiproxyd.config.clients import client_table
 from aiproxyd.config.providers import base_url_authorities, provider_table
 from aiproxyd.config.schema import Config, ContentRecording
@@ -81,7 +83,7 @@ class Worker:
 
     async def _start(self, config: Config) -> None:
         loop = asyncio.get_running_loop()
-        reporter = Reporter(self._journal, schedule=lambda flush: loop.call_later(FLUSH_DELAY_SECONDS, flush))
+        reporter = Reporter(self._journal, schedule=lambda flush: loop.call_later(FLUSH_DELAY_SECONDS, self._flush, flush))
         reporter.tell(WorkerStarted(at=reporter.now(), worker_id=self._worker_id, pid=os.getpid()))
         reporter.flush()
         self._config = config
@@ -121,6 +123,13 @@ class Worker:
         gc.collect()
         gc.freeze()
         self._front.start()
+
+    def _flush(self, flush: Callable[[], None]) -> None:
+        """Write what was told; when that fails and the operator wants nothing unrecorded, end what is decrypted."""
+        flush()
+        if self._journal.is_failing and self._guard.refuse:
+            self._front.end_decrypted()
+            self._engine.retire(ProviderTable())
 
     async def _converse(self) -> None:
         while (message := await self._channel.receive()) is not None:

@@ -175,6 +175,12 @@ class Front:
             if isinstance(pair, Relay) and not providers.decrypts(pair.authority):
                 pair.drain()
 
+    def end_decrypted(self) -> None:
+        """Let every decrypted connection end after the answers that are open."""
+        for pair in tuple(self._pairs):
+            if isinstance(pair, Relay):
+                pair.drain()
+
     async def wait(self, timeout_seconds: float) -> bool:
         """Return whether everybody left within `timeout_seconds` after `drain`."""
         try:
