@@ -82,6 +82,8 @@ def find_endpoint(provider: Provider, method: str, path: str) -> Endpoint:
         method: As on the wire.
         path: Of the request target, without its query.
     """
+    if _ODD_SPELLING.search(path):
+        path = _plain_spelling(path)
     prefix = provider.path_prefix
     if prefix:
         if not path.startswith(prefix + "/"):
@@ -92,6 +94,26 @@ def find_endpoint(provider: Provider, method: str, path: str) -> Endpoint:
         if (method in endpoint.methods or "*" in endpoint.methods) and _route_pattern(endpoint.route).match(path):
             return endpoint
     return PASSTHROUGH
+
+
+# Servers read these as the plain path, so a request must not escape its record by them.
+_ODD_SPELLING = re.compile(r"//|/\.|%")
+_ENCODED_UNRESERVED = re.compile(r"%(?:2[DdEe]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff]|7[Ee])")
+_DOT_SEGMENTS = re.compile(r"/\.(?=/|\Z)")
+_PARENT_SEGMENT = re.compile(r"/[^/]+/\.\.(?=/|\Z)")
+
+
+def _plain_spelling(path: str) -> str:
+    """Return `path` as RFC 3986 §6.2.2 normalises it, for matching alone; the request itself is not touched.
+
+    An encoded slash stays one: names of models may hold it.
+    """
+    path = _ENCODED_UNRESERVED.sub(lambda found: chr(int(found[0][1:], 16)), path)
+    path = re.sub("/{2,}", "/", path)
+    path = _DOT_SEGMENTS.sub("", path)
+    while (shorter := _PARENT_SEGMENT.sub("", path, count=1)) != path:
+        path = shorter
+    return path
 
 
 _route_patterns: dict[str, re.Pattern[str]] = {}
