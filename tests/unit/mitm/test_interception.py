@@ -27,6 +27,7 @@ from aiproxyd.model.observation import (
 from aiproxyd.model.outcome import ErrorType, Outcome, UsageSource
 from aiproxyd.model.usage import TokenUsage
 from tests.support.observing import KeptJournal, SteppedReporter, connection_to
+from tests.support.wire_formats import converse_stream, gemini_array, gemini_chunks
 
 CHAT = connection_to("api.openai.com", "openai", (Endpoint("/v1/chat/completions", "openai.chat_completions"),))
 MESSAGES = connection_to("api.anthropic.com", "anthropic", (Endpoint("/v1/messages", "anthropic.messages"),))
@@ -684,3 +685,53 @@ def test_the_total_of_an_estimate_is_of_input_and_output() -> None:
     assert ended.usage_source == "estimated"
     assert ended.usage == TokenUsage(input_tokens=ended.usage.input_tokens, output_tokens=1)
     assert ended.usage.input_tokens > 0
+
+
+BEDROCK = connection_to(
+    "bedrock-runtime.us-east-1.amazonaws.com",
+    "bedrock",
+    (Endpoint("/model/{}/invoke", "bedrock.invoke_model"), Endpoint("/model/{}/converse-stream", "bedrock.converse")),
+)
+GEMINI = connection_to(
+    "generativelanguage.googleapis.com",
+    "google",
+    (Endpoint("/v1beta/models/{}:streamGenerateContent", "google.generate_content"),),
+)
+
+
+def test_figures_of_the_responses_head_count_where_its_body_has_none() -> None:
+    story = Story()
+    request = story._begin(BEDROCK, "/model/acme.model-1/invoke", b'{"prompt":"Hi"}', whole=True)
+    request.response_head(head(x_amzn_bedrock_input_token_count="7", x_amzn_bedrock_output_token_count="3"))
+    request.response_data(b'{"outputs":[{"text":"Hello","stop_reason":"stop"}]}')
+    request.response_end()
+    assert story.described.request_model == "acme.model-1"
+    assert (story.ended.usage_source, story.ended.usage) == (UsageSource.REPORTED, TokenUsage(7, 3))
+    assert (story.ended.outcome, story.ended.finish_reason) == (Outcome.COMPLETED, "stop")
+
+
+def test_an_apis_own_content_type_is_a_stream() -> None:
+    story = Story()
+    request = story._begin(BEDROCK, "/model/acme.model-1/converse-stream", b"{}", whole=True)
+    request.response_head(head(content_type="application/vnd.amazon.eventstream"))
+    for piece in converse_stream(text=["Hel", "lo"], usage={"input_tokens": 7, "output_tokens": 3}):
+        story.reporter.seconds += 1
+        request.response_data(piece)
+    request.response_end()
+    assert story.ended.usage == TokenUsage(7, 3)
+    assert story.ended.first_output_seconds == 2
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_an_array_that_answers_a_streaming_request_is_a_stream(is_cut: bool) -> None:
+    story = Story()
+    request = story._begin(GEMINI, "/v1beta/models/g:streamGenerateContent", b'{"contents":[]}', whole=True)
+    request.response_head(head(content_type="application/json; charset=UTF-8"))
+    pieces = gemini_array(gemini_chunks(text=["Hel", "lo"], usage={"input_tokens": 7, "output_tokens": 3}))
+    for piece in pieces[:1] if is_cut else pieces:
+        story.reporter.seconds += 1
+        request.response_data(piece)
+    request.response_end()
+    assert story.ended.outcome is (Outcome.UPSTREAM_ABORTED if is_cut else Outcome.COMPLETED)
+    assert story.ended.first_output_seconds == 1
+    assert story.ended.usage.input_tokens == 7
