@@ -7,6 +7,9 @@ requests that were open end as not understood. HTTP/2 is not carried here.
 Only one thing is ever taken away: `Proxy-*` fields of request heads. Only three things are ever said that the provider did
 not say: 502 when TLS with it failed, 408 and 431 when a head takes too long or too much.
 
+Measured like the tunnel, without a tap, CPU of the proxy: a request on a kept-alive connection 0.05 ms (32 connections) to 0.10 ms
+(one), a new connection with both handshakes and one request 1.2-1.4 ms, 1.1 ms a MB, 60 KiB an idle connection.
+
 Bias: a client that ends its direction while it waits for an answer is taken to have left, as servers take it, and the provider
 is told at once by the end of its connection: generating for nobody costs money. After an upgrade each end ends both.
 """
