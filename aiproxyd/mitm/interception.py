@@ -11,6 +11,7 @@ from aiproxyd.assemble import Assembly, Finished, FinishedToolCall
 from aiproxyd.exceptions import MalformedBody, WireError
 from aiproxyd.mitm.decrypted import STATUS_OF_ABORT, AbortedBy, DecryptedConnection, TapSettings
 from aiproxyd.mitm.ending import error_of, has_answer, outcome_of, usage_of
+from aiproxyd.mitm.reading import RequestReading, decoder_for
 from aiproxyd.mitm.report import Reporter
 from aiproxyd.model.endpoint import Endpoint
 from aiproxyd.model.events import ProviderErrorReported
@@ -26,12 +27,9 @@ from aiproxyd.model.observation import (
 )
 from aiproxyd.model.outcome import ErrorType, Outcome, UsageSource
 from aiproxyd.pricing import billing_of
-from aiproxyd.project import find_project
-from aiproxyd.providers.api import Api, RequestFacts, ResponseParser, Sampling
-from aiproxyd.purpose import purpose_of
+from aiproxyd.providers.api import Api, ResponseParser, Sampling
 from aiproxyd.redaction import credential_hint
 from aiproxyd.wire.content_coding import ContentDecoder
-from aiproxyd.wire.json_document import DocumentCollector
 
 UNKNOWN_MODEL: Final = "coder-aibridge-unknown"
 """The request model of a body that names none; Coder's word, so that records compare."""
@@ -43,8 +41,6 @@ MAX_USER_AGENT_CHARACTERS: Final = 512
 MAX_ANOMALY_CHARACTERS: Final = 300
 MAX_LABEL_CHARACTERS: Final = 100
 
-_NOTHING_KNOWN: Final = RequestFacts()
-
 
 class Interception:
     """The observer of one request. The constructor tells InterceptionStarted and makes it durable."""
@@ -55,7 +51,6 @@ class Interception:
         "_connection",
         "_decoder",
         "_error_body",
-        "_facts",
         "_failure",
         "_first_byte_at",
         "_first_output_at",
@@ -64,13 +59,9 @@ class Interception:
         "_is_described",
         "_is_ended",
         "_is_streamed",
-        "_origin",
         "_parser",
         "_reporter",
-        "_request_anomaly",
-        "_request_body",
-        "_request_bytes",
-        "_request_decoder",
+        "_request",
         "_response_bytes",
         "_samples",
         "_settings",
@@ -98,16 +89,9 @@ class Interception:
         self._head: RequestHead | None = head
         """None once the request is described: nothing else needs it."""
         self._started_at = reporter.monotonic()
-        self._facts = _NOTHING_KNOWN
-        self._origin: dict[str, str] = {}
-        """Why the request was sent, and where its tool works."""
+        self._request = RequestReading(head.headers, settings.max_request_body_bytes)
         self._is_described = False
         self._is_ended = False
-        self._request_bytes = 0
-        self._request_body: DocumentCollector | None = DocumentCollector(settings.max_request_body_bytes)
-        """None once the body was read or turned out unreadable."""
-        self._request_decoder: ContentDecoder | None = None
-        self._request_anomaly = ""
         self._response_bytes = 0
         self._status_code = 0
         self._is_streamed = False
@@ -153,25 +137,10 @@ class Interception:
             )
         )
         reporter.flush()
-        try:
-            self._request_decoder = _decoder_for(headers)
-        except WireError as exc:
-            self._give_up_request(f"request body: {exc}")
 
     def request_data(self, data: bytes) -> None:
         """Take in the next bytes of the request's body, content-coded."""
-        self._request_bytes += len(data)
-        body = self._request_body
-        if body is None:
-            return
-        try:
-            if self._request_decoder is None:
-                body.feed(data)
-            else:
-                for piece in self._request_decoder.feed(data):
-                    body.feed(piece)
-        except WireError as exc:
-            self._give_up_request(f"request {exc}" if body.is_too_large else f"request body: {exc}")
+        self._request.feed(data)
 
     @property
     def is_answered(self) -> bool:
@@ -185,7 +154,7 @@ class Interception:
 
     def request_unread(self, anomaly: str) -> None:
         """Take note that the request's body will not be read, and why."""
-        self._give_up_request(anomaly)
+        self._request.give_up(anomaly)
 
     def response_unread(self, anomaly: str) -> None:
         """Take note that the rest of the response's body will not be read, and why."""
@@ -193,16 +162,8 @@ class Interception:
 
     def request_end(self) -> None:
         """Take note that the request's body is whole, and describe it."""
-        if self._request_body is not None:
-            assert self._head is not None
-            try:
-                if self._request_decoder is not None:
-                    self._request_decoder.close()
-                body = self._request_body.close()
-                self._facts = self._api.read_request(body, self._head)
-                self._origin = self._origin_of(body, self._head.headers)
-            except WireError as exc:
-                self._give_up_request(f"request body: {exc}")
+        assert self._head is not None
+        self._request.close(self._api, self._head, self.client, self._settings)
         self._describe()
 
     def response_head(self, head: ResponseHead) -> None:
@@ -213,7 +174,7 @@ class Interception:
             return
         content_type = (head.headers.first("content-type") or "").partition(";")[0].strip().lower()
         try:
-            self._decoder = _decoder_for(head.headers)
+            self._decoder = decoder_for(head.headers)
         except WireError as exc:
             self._failure = str(exc)
         if status >= 400:
@@ -221,7 +182,7 @@ class Interception:
         elif has_answer(status) and not self._failure:
             # A wrong or missing type is not rare among servers that imitate an API: then the request decides.
             is_document = "json" in content_type and not self._api.streams_json
-            self._is_streamed = content_type in self._api.stream_types or (not is_document and self._facts.streaming)
+            self._is_streamed = content_type in self._api.stream_types or (not is_document and self._request.facts.streaming)
             make_parser = self._api.stream_parser if self._is_streamed else self._api.document_parser
             self._parser = make_parser(self._settings.max_response_body_bytes)
             if isinstance(self._parser, Sampling):
@@ -255,7 +216,7 @@ class Interception:
         """
         if not self._is_described:
             what = "the request was aborted" if aborted_by is not None else "the response ended"
-            self._give_up_request(self._request_anomaly or f"{what} before the request's body was whole")
+            self._request.give_up(self._request.anomaly or f"{what} before the request's body was whole")
             self._describe()
         self._take_postponed_failure()
         is_cut = False
@@ -290,11 +251,6 @@ class Interception:
         self._failure = self._failure or anomaly
         self._tell_end(Outcome.PARSE_FAILED, self._recorded_status(aborted_by, status_code), None, "")
 
-    def _give_up_request(self, anomaly: str) -> None:
-        self._request_anomaly = anomaly
-        self._request_body = None
-        self._request_decoder = None
-
     def _give_up_response(self, exc: WireError) -> None:
         self._failure = str(exc) or type(exc).__name__
         self._parser = None
@@ -302,13 +258,12 @@ class Interception:
 
     def _describe(self) -> None:
         self._is_described = True
-        self._tell_described(self._request_anomaly or self._facts.anomaly)
+        self._tell_described(self._request.anomaly or self._request.facts.anomaly)
         self._head = None
-        self._request_body = None
-        self._request_decoder = None
+        self._request.forget()
 
     def _tell_described(self, anomaly: str) -> None:
-        facts = self._facts
+        facts = self._request.facts
         assert self._head is not None
         self._reporter.tell(
             InterceptionDescribed(
@@ -321,17 +276,9 @@ class Interception:
                 prompt=facts.prompt if self._settings.record_content else None,
                 has_prompt=bool(facts.prompt),
                 anomaly=anomaly[:MAX_ANOMALY_CHARACTERS],
-                metadata=facts.metadata | self._origin,
+                metadata=facts.metadata | self._request.origin,
             )
         )
-
-    def _origin_of(self, body: bytes, headers: Headers) -> dict[str, str]:
-        origin = purpose_of(self.client, headers, self._facts, body)
-        if self._settings.record_project:
-            project = find_project(self.client, headers, body)
-            if project is not None:
-                origin |= project.as_metadata()
-        return origin
 
     def _wants_response(self) -> bool:
         return self._parser is not None or (self._error_body is not None and len(self._error_body) < MAX_ERROR_BODY_BYTES)
@@ -435,11 +382,9 @@ class Interception:
         assembly = self._assembly
         reporter = self._reporter
         source, usage = usage_of(
-            assembly, outcome, status_code=self._status_code, input_characters=self._facts.input_characters
+            assembly, outcome, status_code=self._status_code, input_characters=self._request.facts.input_characters
         )
-        metadata = assembly.metadata
-        if self._status_code == 101:
-            metadata = metadata | {"transport": "websocket"}
+        metadata = assembly.metadata | ({"transport": "websocket"} if self._status_code == 101 else {})
         if source is UsageSource.REPORTED and not assembly.usage_is_final:
             metadata = metadata | {"usage": "partial"}
         at = reporter.now()
@@ -468,7 +413,7 @@ class Interception:
                 error_type=error_type,
                 error_message=error_message,
                 anomaly=self._failure[:MAX_ANOMALY_CHARACTERS],
-                request_bytes=self._request_bytes,
+                request_bytes=self._request.received_bytes,
                 response_bytes=self._response_bytes,
                 first_byte_seconds=self._since_start(self._first_byte_at),
                 first_output_seconds=self._since_start(self._first_output_at),
@@ -487,15 +432,3 @@ class Interception:
 def _labels(wanted: tuple[tuple[str, str], ...], headers: Headers) -> dict[str, str]:
     """Return the values of the headers that an operator wants as labels, by label."""
     return {label: value[:MAX_LABEL_CHARACTERS] for label, header in wanted if (value := headers.first(header))}
-
-
-def _decoder_for(headers: Headers) -> ContentDecoder | None:
-    """Return the decoder of a body's content codings; None when it has none.
-
-    Raises:
-        WireError: A coding is not known, or there are too many.
-    """
-    if "content-encoding" not in headers:
-        return None
-    decoder = ContentDecoder(headers.tokens("content-encoding"))
-    return None if decoder.is_identity else decoder

@@ -11,7 +11,7 @@ from aiproxyd.project import MAX_VALUE_CHARACTERS, Project, find_project
 
 CLAUDE_ENV = """You are Claude Code.
 <env>
-Working directory: /home/ann/code/bicycle
+Working directory: /srv/ann/code/bicycle
 Is directory a git repo: Yes
 Platform: linux
 </env>
@@ -22,7 +22,7 @@ Main branch (you will usually use this for PRs): main"""
 
 CLAUDE_ENVIRONMENT = """# Environment
 You have been invoked in the following environment:
- - Primary working directory: /home/ann/code/bicycle
+ - Primary working directory: /srv/ann/code/bicycle
   - Is a git repository: true
  - Platform: linux"""
 
@@ -41,13 +41,13 @@ You are working in the following environment. You do not need to make additional
 </environment_context>"""
 
 CODEX = """<environment_context>
-  <cwd>/home/ann/Üben "mit" Radeln</cwd>
+  <cwd>/srv/ann/Üben "mit" Radeln</cwd>
   <shell>bash</shell>
 </environment_context>"""
 
 VSCODE = """<workspace_info>
 I am working in a workspace with the following folders:
-- /home/ann/shop{space}
+- /srv/ann/shop{space}
 I am working in a workspace that has the following structure:
 </workspace_info>
 <repository_context>
@@ -59,7 +59,7 @@ Default branch: main
 
 GEMINI = """This is the Gemini CLI. We are setting up the context for our chat.
 My operating system is: linux
-I'm currently working in the directory: /home/ann/shop
+I'm currently working in the directory: /srv/ann/shop
 Here is the folder structure of the current working directories:"""
 
 
@@ -70,13 +70,13 @@ def body(text: str) -> bytes:
 @pytest.mark.parametrize(
     ("client", "text", "expected"),
     [
-        ("Claude Code", CLAUDE_ENV, Project("environment_block", "/home/ann/code/bicycle", branch="feature/bell")),
-        ("Claude Code", CLAUDE_ENVIRONMENT, Project("environment_block", "/home/ann/code/bicycle")),
+        ("Claude Code", CLAUDE_ENV, Project("environment_block", "/srv/ann/code/bicycle", branch="feature/bell")),
+        ("Claude Code", CLAUDE_ENVIRONMENT, Project("environment_block", "/srv/ann/code/bicycle")),
         ("OpenCode", OPENCODE, Project("environment_block", "/srv/shop")),
         ("GitHub Copilot (CLI)", COPILOT_CLI, Project("environment_block", "C:\\git\\shop", "ann/shop")),
-        ("Codex", CODEX, Project("environment_context", '/home/ann/Üben "mit" Radeln')),
-        ("GitHub Copilot (VS Code)", VSCODE, Project("workspace_info", "/home/ann/shop", "ann/shop", "main")),
-        ("Gemini CLI", GEMINI, Project("directory_context", "/home/ann/shop")),
+        ("Codex", CODEX, Project("environment_context", '/srv/ann/Üben "mit" Radeln')),
+        ("GitHub Copilot (VS Code)", VSCODE, Project("workspace_info", "/srv/ann/shop", "ann/shop", "main")),
+        ("Gemini CLI", GEMINI, Project("directory_context", "/srv/ann/shop")),
     ],
 )
 def test_each_tool_says_it_in_its_own_way(client: str, text: str, expected: Project) -> None:
@@ -113,10 +113,10 @@ def test_talk_about_it_says_nothing(client: str, text: str) -> None:
     ],
 )
 def test_codex_names_the_remote_in_a_header_and_no_password_gets_through(url: str, repository: str) -> None:
-    workspaces = {"/home/ann/shop": {"associated_remote_urls": {"origin": url}, "has_changes": True}}
+    workspaces = {"/srv/ann/shop": {"associated_remote_urls": {"origin": url}, "has_changes": True}}
     headers = Headers([("x-codex-turn-metadata", json.dumps({"turn_id": "t", "workspaces": workspaces}))])
     found = find_project("Codex", headers, b"{}")
-    assert found == Project("turn_metadata", "/home/ann/shop", repository)
+    assert found == Project("turn_metadata", "/srv/ann/shop", repository)
     assert find_project("Claude Code", headers, b"{}") is None
 
 
@@ -138,7 +138,7 @@ def test_metadata_has_what_is_known_and_the_name() -> None:
 
 
 def test_what_is_kept_is_short_and_printable() -> None:
-    found = find_project("Codex", Headers(), body(CODEX.replace("/home", "\u202e" + "/x" * 600)))
+    found = find_project("Codex", Headers(), body(CODEX.replace("/srv", "\u202e" + "/x" * 600)))
     assert found is not None
     assert len(found.directory) < MAX_VALUE_CHARACTERS
     assert found.directory.startswith("/x/x")

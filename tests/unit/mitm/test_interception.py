@@ -602,12 +602,12 @@ def test_a_status_without_an_answer_is_completed_and_used_nothing(status: int) -
 @pytest.mark.parametrize("keeps_project", [True, False])
 def test_a_request_tells_who_asked_and_where_unless_that_is_switched_off(keeps_project: bool) -> None:
     story = Story(TapSettings(record_project=keeps_project))
-    system = "<env>\nWorking directory: /home/ann/shop\nIs directory a git repo: Yes\n</env>"
+    system = "<env>\nWorking directory: /srv/ann/shop\nIs directory a git repo: Yes\n</env>"
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi"}], "system": system}).encode()
     request = story.messages(body, user_agent="claude-cli/2.1.329", X_Claude_Code_Request_Class="main")
     request.abort(AbortedBy.CLIENT)
     purpose = {"agent": "main", "initiated_by": "human"}
-    project = {"project": "shop", "project_directory": "/home/ann/shop", "project_evidence": "environment_block"}
+    project = {"project": "shop", "project_directory": "/srv/ann/shop", "project_evidence": "environment_block"}
     assert story.described.metadata == (purpose | project if keeps_project else purpose)
 
 
