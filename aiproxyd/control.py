@@ -29,7 +29,7 @@ from aiproxyd.classify import Provider, ProviderStatus, ProviderTable
 from aiproxyd.config.loader import load
 from aiproxyd.config.providers import provider_table
 from aiproxyd.config.schema import AuthMode, Config, keeping_restart_fields, restart_fields_changed
-from aiproxyd.exceptions import AiproxydError, ConfigError
+from aiproxyd.exceptions import AiproxydError, ConfigError, StorageError
 from aiproxyd.fold import Fold, LiveSink
 from aiproxyd.identity.users import Identity, ensure_first_user
 from aiproxyd.journal.segments import has_live_worker, journal_bytes
@@ -54,6 +54,9 @@ LISTEN_BACKLOG = 4096
 
 # How often the journal's size and the store's health are looked at.
 WATCH_INTERVAL_SECONDS = 1.0
+
+# How often the store learns how it is filled; what is asked of it changes slower.
+STATISTICS_INTERVAL_SECONDS = 3600.0
 
 # After the workers are gone, how long the store may take to catch up before the rest waits for the next start.
 CATCH_UP_SECONDS = 20.0
@@ -163,8 +166,8 @@ class Control:
         stack.push_async_callback(self._finish)
         self._fold.start()
         await self._supervisor.start(config.workers or len(os.sched_getaffinity(0)))
-        watch = asyncio.ensure_future(self._watch(journal))
-        stack.callback(watch.cancel)
+        for task in (asyncio.ensure_future(self._watch(journal)), asyncio.ensure_future(self._keep_statistics())):
+            stack.callback(task.cancel)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.request_stop)
@@ -316,6 +319,15 @@ class Control:
     # Watching.
 
     _journal_exceeded = False
+
+    async def _keep_statistics(self) -> None:
+        """Let the store know how it is filled, now and then."""
+        while True:
+            try:
+                await self._store.refresh_statistics()
+            except StorageError as exc:
+                log.debug("the store's statistics are as they were", error=str(exc))
+            await asyncio.sleep(STATISTICS_INTERVAL_SECONDS)
 
     async def _watch(self, journal: Path) -> None:
         """Keep run.json, the journal limit and the gauges of control's own state up to date."""

@@ -359,10 +359,8 @@ def _insert(values: list[str], value: str) -> None:
 
 
 def _among(keys: Sequence[Key]) -> ColumnElement[Any]:
-    # By session alone, and by user besides: an index leads to the session, and row values would not use it.
-    sessions = sorted({key.session_id for key in keys})
-    initiators = sorted({key.initiator_id for key in keys})
-    return _columns.session_id.in_(sessions) & _columns.initiator_id.in_(initiators)
+    # By session alone: its index leads there, and rows of other users of a session id, if there are any, are left out later.
+    return _columns.session_id.in_(sorted({key.session_id for key in keys}))
 
 
 def _pieces(keys: Sequence[Key]) -> Iterable[Sequence[Key]]:

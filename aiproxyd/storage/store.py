@@ -35,6 +35,9 @@ Lines = Sequence[tuple[str, Observation]]
 # About 200 bytes each. Beyond it all are forgotten, which costs one needless write a user.
 _MAX_SEEN_USERS = 10_000
 
+# Rows of each index that SQLite looks at to know how it is filled.
+_ANALYSED_ROWS = 1000
+
 # Classes of SQLSTATE that a value causes: data exception, integrity violation, limit exceeded (a row too large for an index).
 _DATA_STATES = ("22", "23", "54")
 
@@ -90,6 +93,20 @@ class Store:
         """Let writes that are under way end, and close every connection."""
         await self._settle()
         await self._engine.dispose()
+
+    async def refresh_statistics(self) -> None:
+        """Let SQLite know how its columns are filled, without which it takes the wrong index; PostgreSQL knows by itself.
+
+        Raises:
+            StorageError: It knows what it knew.
+        """
+        if self._engine.dialect.name != "sqlite":
+            return
+        with translated():
+            async with self._engine.begin() as connection:
+                # A sample of each index: milliseconds, whatever the size.
+                await connection.exec_driver_sql(f"PRAGMA analysis_limit={_ANALYSED_ROWS}")
+                await connection.exec_driver_sql("ANALYZE")
 
     async def ping(self) -> None:
         """Make sure that the database answers.

@@ -61,10 +61,11 @@ async def usage_of(
 
 def _sums() -> list[ColumnElement[Any]]:
     tokens = token_usages.c
+    # Several token rows of one interception are one request: its first row counts, and so does having none.
+    is_first = func.coalesce(tokens.position, 0) == 0
     return [
-        # Several token rows of one interception are one request.
-        func.count(interceptions.c.id.distinct()).label("requests"),
-        func.count(case((interceptions.c.outcome != "completed", interceptions.c.id)).distinct()).label("failures"),
+        func.count(case((is_first, 1))).label("requests"),
+        func.count(case((is_first & (interceptions.c.outcome != "completed"), 1))).label("failures"),
         *(func.coalesce(func.sum(tokens[name]), 0).label(name) for name in FIGURES),
         func.sum(tokens.cost_micros).label("cost_micros"),
         func.count(case((tokens.cost_micros.is_(None), tokens.interception_id))).label("unpriced"),

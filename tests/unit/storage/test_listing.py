@@ -53,3 +53,8 @@ async def test_users_are_those_seen_and_those_with_a_token(filled: Store) -> Non
     await filled.revoke_user("dora")
     seen = await filled.read(users_seen)
     assert [(user["name"], user["status"]) for user in seen] == [("alice", "seen"), ("carol", "active"), ("dora", "revoked")]
+
+
+async def test_statistics_are_refreshed_beside_everything_else(filled: Store) -> None:
+    await filled.refresh_statistics()
+    assert await filled.read(lambda c: count_interceptions(c, Selection())) == 20
