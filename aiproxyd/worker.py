@@ -25,9 +25,8 @@ from aiproxyd.ca.authority import CertificateAuthority
 from aiproxyd.ca.leaves import LeafStore
 from aiproxyd.channel import Answer, Channel, Configure, Drain, Forget, Ready, Rejected
 from aiproxyd.classify import ProviderTable
-from aiproxyd.config.clients import client_table
 from aiproxyd.config.providers import base_url_authorities, provider_table
-from aiproxyd.config.schema import Config, ContentRecording
+from aiproxyd.config.schema import Config
 from aiproxyd.exceptions import AiproxydError
 from aiproxyd.identity.remote import RemoteIdentity
 from aiproxyd.journal.writer import JournalWriter
@@ -90,7 +89,7 @@ class Worker:
         self._identity = RemoteIdentity(self._channel, cache_seconds=config.auth.cache_seconds)
         self._connect = ConnectAddon(self._identity, _connect_settings(config))
         self._guard = JournalGuard(self._journal, refuse=config.recording.on_journal_failure == "refuse")
-        self._tap = Tap(reporter, _tap_settings(config))
+        self._tap = Tap(reporter, TapSettings.of(config))
         self._egress = Egress(_egress_settings(config))
         leaves = LeafStore(CertificateAuthority.of(config), config.ca.leaf_days)
         upstream_tls = UpstreamTls(trust=config.egress.trust, trusted_ca_file=config.egress.trusted_ca_file)
@@ -150,7 +149,7 @@ class Worker:
         """Use a new configuration whole, or not at all."""
         try:
             config = Config.model_validate_json(raw)
-            connect, tap, egress = _connect_settings(config), _tap_settings(config), _egress_settings(config)
+            connect, tap, egress = _connect_settings(config), TapSettings.of(config), _egress_settings(config)
             front, engine = FrontSettings.of(config), EngineSettings.of(config)
         except (ValidationError, AiproxydError) as exc:
             self._channel.send(Rejected(reason=str(exc)))
@@ -193,17 +192,6 @@ def _connect_settings(config: Config) -> ConnectSettings:
         auth_mode=config.auth.mode.value,
         realm=config.auth.realm,
         allowed_ports=frozenset(config.egress.allowed_ports),
-    )
-
-
-def _tap_settings(config: Config) -> TapSettings:
-    return TapSettings(
-        header_labels=tuple(config.metrics.header_labels.items()),
-        record_project=config.recording.project,
-        clients=client_table(config.clients),
-        record_content=config.recording.content is ContentRecording.FULL,
-        max_request_body_bytes=config.recording.max_request_body_bytes,
-        max_response_body_bytes=config.recording.max_response_body_bytes,
     )
 
 

@@ -86,7 +86,7 @@ class MetricsConfig(Section):
     """Labels with a fixed value on every metric, such as `environment: production`."""
     header_labels: dict[str, str] = restart(None, validate_default=True)
     """Labels of the `bifrost` and `gen_ai` dialects whose values come from request headers, as `label: header`, such as
-    `team: x-bf-prom-team`. The headers stay on the request: the provider gets them, too."""
+    `team: x-bf-prom-team`. The headers are taken off the request: no provider gets them."""
     header_label_values: int = restart(50, ge=1, le=1000)
     """So many different values each of these labels has, the first ones that come; any other is `other`."""
     per_user: bool = restart(True)

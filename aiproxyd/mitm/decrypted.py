@@ -6,6 +6,8 @@ import msgspec
 
 from aiproxyd.classify import Provider
 from aiproxyd.clients import KNOWN, ClientTable
+from aiproxyd.config.clients import client_table
+from aiproxyd.config.schema import Config, ContentRecording
 from aiproxyd.model.authority import Authority
 from aiproxyd.model.principal import Principal
 
@@ -38,6 +40,19 @@ class TapSettings(msgspec.Struct, frozen=True):
     """Which clients are known."""
     header_labels: tuple[tuple[str, str], ...] = ()
     """Labels of metrics and the lower-case names of the request headers that hold their values."""
+
+    @classmethod
+    def of(cls, config: Config) -> "TapSettings":
+        """Return the settings that `config` holds."""
+        recording = config.recording
+        return cls(
+            record_content=recording.content is ContentRecording.FULL,
+            max_request_body_bytes=recording.max_request_body_bytes,
+            max_response_body_bytes=recording.max_response_body_bytes,
+            record_project=recording.project,
+            clients=client_table(config.clients),
+            header_labels=tuple(config.metrics.header_labels.items()),
+        )
 
 
 class AbortedBy(enum.Enum):

@@ -24,6 +24,7 @@ from aiproxyd.mitm import safe_layers
 from aiproxyd.mitm.connect import AUTHORITY, VERDICT, ConnectAddon, refusal
 from aiproxyd.mitm.decrypted import AbortedBy, DecryptedConnection
 from aiproxyd.mitm.hooks import HookTable
+from aiproxyd.mitm.hop_by_hop import GOVERNANCE_HEADERS, own_headers
 from aiproxyd.mitm.host import AddonHost
 from aiproxyd.mitm.http_hooks import HttpHooks
 from aiproxyd.mitm.layer_tls import LayerTls, LayerTlsSettings
@@ -59,6 +60,8 @@ class EngineSettings(msgspec.Struct, frozen=True):
     """For a head, from its first byte to its last."""
     idle_timeout_seconds: float = 3600.0
     """Without a byte in either direction."""
+    own_headers: frozenset[str] = GOVERNANCE_HEADERS
+    """Lower-case names of request fields that are meant for this proxy, and removed. Read once."""
 
     @classmethod
     def of(cls, config: Config) -> "EngineSettings":
@@ -74,6 +77,7 @@ class EngineSettings(msgspec.Struct, frozen=True):
             max_head_bytes=config.decrypt.max_head_bytes,
             head_timeout_seconds=config.decrypt.head_timeout_seconds,
             idle_timeout_seconds=config.decrypt.idle_timeout_seconds,
+            own_headers=own_headers(config),
         )
 
 
@@ -103,7 +107,7 @@ class Engine:
             settings: See there.
         """
         self._connect = connect
-        self._http = HttpHooks(tap)
+        self._http = HttpHooks(tap, settings.own_headers)
         self._tls = LayerTls(leaves, settings.tls, reporter)
         self._redial = redial
         self._addons = tuple(addons)

@@ -1,6 +1,9 @@
-"""Which header fields of a request end at this proxy and never reach an origin (RFC 9110 §7.6.1).
+"""Which header fields of a request end at this proxy and never reach an origin.
 
-Removed: `Proxy-Authorization`, `Proxy-Connection` and every other field that begins with `proxy-`, and each field that `Connection`
+Those that are meant for this proxy by their name (`own_headers`): what an operator labels metrics by, and what Coder's gateway calls its
+own. They are removed on every path. The rest is of one hop (RFC 9110 §7.6.1), and what is forwarded as it came keeps it.
+
+Removed as of one hop: `Proxy-Authorization`, `Proxy-Connection` and every other field that begins with `proxy-`, and each field that `Connection`
 names. `Connection` itself stays with what is true of the next connection too (`keep-alive`, `close`, `upgrade`), because requests of
 one client connection use one upstream connection.
 
@@ -11,11 +14,31 @@ What frames or routes a message is not removable: a client that names `Content-L
 
 from collections.abc import Iterable
 
+from aiproxyd.config.schema import Config
+
 type Field = tuple[bytes, bytes]
+
+TOKEN_HEADER = "x-coder-ai-governance-token"  # noqa: S105  (a name)
+"""Who the client is, for a gateway."""
+
+REQUEST_ID_HEADER = "x-coder-ai-governance-request-id"
+"""What a proxy before a gateway calls a request."""
+
+GOVERNANCE_HEADERS = frozenset({TOKEN_HEADER, REQUEST_ID_HEADER})
 
 _FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"expect"})
 _H2C = frozenset({b"upgrade", b"http2-settings"})
 _KEPT_OPTIONS = frozenset({b"keep-alive", b"close", b"upgrade"})
+
+
+def own_headers(config: Config) -> frozenset[str]:
+    """Return the lower-case names of the fields that are meant for this proxy."""
+    return GOVERNANCE_HEADERS | frozenset(config.metrics.header_labels.values())
+
+
+def without_own(fields: Iterable[Field], names: frozenset[str]) -> tuple[Field, ...]:
+    """Return the header fields of a request without those of the lower-case `names`."""
+    return tuple(field for field in fields if field[0].lower().decode("latin-1") not in names)
 
 
 def without_hop_by_hop(fields: Iterable[Field]) -> tuple[Field, ...]:

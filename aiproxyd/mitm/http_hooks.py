@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from mitmproxy import connection as mitm
 from mitmproxy import http
 
-from aiproxyd.mitm.hop_by_hop import without_hop_by_hop
+from aiproxyd.mitm.hop_by_hop import GOVERNANCE_HEADERS, without_hop_by_hop, without_own
 from aiproxyd.mitm.safe_layers import ENDED_BY, UPGRADED
 from aiproxyd.mitm.tap import AbortedBy, DecryptedConnection, RequestTap, Tap
 from aiproxyd.model.head import Headers, RequestHead, ResponseHead
@@ -32,7 +32,13 @@ class HttpHooks:
 
     name = "aiproxyd_http"
 
-    def __init__(self, tap: Tap) -> None:
+    def __init__(self, tap: Tap, own_headers: frozenset[str] = GOVERNANCE_HEADERS) -> None:
+        """
+        Args:
+            tap: Sees the requests.
+            own_headers: Lower-case names of request fields that are meant for this proxy; the tap sees them, no origin does.
+        """
+        self._own_headers = own_headers
         self.is_draining = False
         """Whether each response ends its connection."""
         self._tap = tap
@@ -64,12 +70,15 @@ class HttpHooks:
         request = flow.request
         request.headers.fields = without_hop_by_hop(request.headers.fields)
         request.stream = True
+        headers = _headers(request.headers)
+        if headers.has_any(self._own_headers):
+            request.headers.fields = without_own(request.headers.fields, self._own_headers)
         connection = self._connections.get(flow.client_conn.id)
         if connection is None:
             return
         if flow.error is not None:
             flow.metadata[ENDED_BY] = "proxy"  # mitmproxy refuses this head; its `error` hook follows
-        head = RequestHead(request.method, request.path, _headers(request.headers), request.http_version.removeprefix("HTTP/"))
+        head = RequestHead(request.method, request.path, headers, request.http_version.removeprefix("HTTP/"))
         tapped = self._open[flow.client_conn.id][flow.id] = self._tap.open(connection, head)
 
         def forward(data: bytes) -> Iterator[bytes]:

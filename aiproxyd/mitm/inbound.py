@@ -22,7 +22,7 @@ from aiproxyd.model.head import RequestHead
 from aiproxyd.model.observation import ConnectDecided
 from aiproxyd.model.principal import ANONYMOUS
 from aiproxyd.model.verdict import Action, Verdict
-from aiproxyd.wire.http1_head import for_origin, parse_request, plain_answer, request_length
+from aiproxyd.wire.http1_head import for_origin, parse_request, plain_answer, request_length, without_fields
 
 if TYPE_CHECKING:  # the two know each other
     from aiproxyd.mitm.front import Decision, Front
@@ -315,8 +315,12 @@ class Inbound:
             on_done=done,
         )
         front.keep(exchange)
+        outgoing = for_origin(request.raw, request.head, request.target)
+        own = front.settings.relay.own_headers
+        if request.head.headers.has_any(own):
+            outgoing = without_fields(outgoing, own)
         try:
-            exchange.send(request.raw, request.head, for_origin(request.raw, request.head, request.target), request.received)
+            exchange.send(request.raw, request.head, outgoing, request.received)
         except BaseException:
             exchange.close("error")
             raise

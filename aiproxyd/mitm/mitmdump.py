@@ -28,7 +28,7 @@ from aiproxyd.ca.authority import CertificateAuthority
 from aiproxyd.ca.leaves import LeafStore
 from aiproxyd.config.loader import load
 from aiproxyd.config.providers import base_url_authorities, provider_table
-from aiproxyd.config.schema import Config, ContentRecording
+from aiproxyd.config.schema import Config
 from aiproxyd.exceptions import AiproxydError
 from aiproxyd.identity.users import Identity
 from aiproxyd.journal.writer import JournalWriter
@@ -36,6 +36,7 @@ from aiproxyd.mitm import safe_layers
 from aiproxyd.mitm.connect import AUTHORITY, VERDICT, ConnectAddon, ConnectSettings
 from aiproxyd.mitm.decrypted import AbortedBy, DecryptedConnection, TapSettings
 from aiproxyd.mitm.egress import Egress, EgressSettings
+from aiproxyd.mitm.hop_by_hop import own_headers
 from aiproxyd.mitm.http_hooks import HttpHooks
 from aiproxyd.mitm.journal_guard import JournalGuard
 from aiproxyd.mitm.layer_tls import LayerTls, LayerTlsSettings
@@ -63,7 +64,7 @@ def full(environ: Mapping[str, str] = os.environ) -> list[object]:
         log.warning("auth.users is empty, so nobody can authenticate; name users or set AIPROXYD_AUTH__MODE=off")
     connect = ConnectAddon(Identity(config.auth.users, _NoStore()), _connect_settings(config))
     guard = JournalGuard(journal, refuse=config.recording.on_journal_failure == "refuse")
-    tap = Tap(reporter, _tap_settings(config))
+    tap = Tap(reporter, TapSettings.of(config))
     return [connect, guard, *_decrypting(config, connect, reporter, tap, refuses=True), _Recording(journal, reporter)]
 
 
@@ -73,7 +74,7 @@ def observe(environ: Mapping[str, str] = os.environ) -> list[object]:
     journal = _journal(config)
     reporter = _reporter(journal)
     connect = ConnectAddon(_Nobody(), msgspec.structs.replace(_connect_settings(config), auth_mode="off"))
-    tap = Tap(reporter, _tap_settings(config))
+    tap = Tap(reporter, TapSettings.of(config))
     return [connect, *_decrypting(config, connect, reporter, tap, refuses=False), _Recording(journal, reporter)]
 
 
@@ -91,7 +92,7 @@ def show_events(environ: Mapping[str, str] = os.environ, write: Callable[[str], 
     config = load(None, environ)
     reporter = Reporter(_Nowhere())
     connect = ConnectAddon(_Nobody(), msgspec.structs.replace(_connect_settings(config), auth_mode="off"))
-    tap = Tap(reporter, _tap_settings(config), apis=shown(APIS, write))
+    tap = Tap(reporter, TapSettings.of(config), apis=shown(APIS, write))
     return [connect, *_decrypting(config, connect, reporter, tap, refuses=False)]
 
 
@@ -284,7 +285,7 @@ class _Nowhere:
 def _decrypting(
     config: Config, connect: ConnectAddon, reporter: Reporter, tap: Tap, *, refuses: bool
 ) -> tuple[Connections, HttpHooks, LayerTls]:
-    http_hooks = HttpHooks(tap)
+    http_hooks = HttpHooks(tap, own_headers(config))
     settings = LayerTlsSettings(
         http2=config.decrypt.http2, trust=config.egress.trust, trusted_ca_file=config.egress.trusted_ca_file
     )
@@ -309,14 +310,6 @@ def _connect_settings(config: Config) -> ConnectSettings:
         auth_mode=config.auth.mode.value,
         realm=config.auth.realm,
         allowed_ports=frozenset(config.egress.allowed_ports),
-    )
-
-
-def _tap_settings(config: Config) -> TapSettings:
-    return TapSettings(
-        record_content=config.recording.content is ContentRecording.FULL,
-        max_request_body_bytes=config.recording.max_request_body_bytes,
-        max_response_body_bytes=config.recording.max_response_body_bytes,
     )
 
 

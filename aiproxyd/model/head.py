@@ -32,6 +32,10 @@ class Headers:
         """Return the comma-separated elements of every `name` field, lower-case, without empty ones (RFC 9110 §5.6.1)."""
         return [part for value in self.all(name) for item in value.split(",") if (part := item.strip().lower())]
 
+    def has_any(self, names: frozenset[str]) -> bool:
+        """Return whether a field has one of the lower-case `names`."""
+        return not self._first.keys().isdisjoint(names)
+
     def __contains__(self, name: object) -> bool:
         return name in self._first
 

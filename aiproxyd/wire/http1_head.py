@@ -7,6 +7,7 @@ and every quantifier is possessive, so that neither can be made to backtrack.
 """
 
 import re
+from collections.abc import Collection
 
 from aiproxyd.exceptions import MalformedBody
 from aiproxyd.model.head import Headers, RequestHead, ResponseHead
@@ -134,6 +135,13 @@ def without_proxy_fields(raw: bytes) -> bytes:
     return _PROXY_FIELD.sub(b"", raw)
 
 
+def without_fields(raw: bytes, names: Collection[str]) -> bytes:
+    """Return a well-formed head without the fields of the lower-case `names`, every other byte as it was."""
+    for name in names:
+        raw = _field_pattern(name).sub(b"", raw)
+    return raw
+
+
 def for_origin(raw: bytes, head: RequestHead, target: str) -> bytes:
     """Return the head of a plain `http://` request as its origin expects it, every other byte as it was.
 
@@ -150,9 +158,7 @@ def for_origin(raw: bytes, head: RequestHead, target: str) -> bytes:
     authority = match[0].partition("://")[2] if match is not None else ""
     start, _, fields = without_proxy_fields(raw).partition(b"\r\n")
     start = start.replace(target.encode("latin-1"), _origin_form(target).encode("latin-1"), 1)
-    for name in frozenset(head.headers.tokens("connection")) - _FRAMING:
-        pattern = rb"(?:(?<=\r\n)|\A)" + re.escape(name.encode("latin-1")) + rb":[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*"
-        fields = re.sub(pattern, b"", fields, flags=re.IGNORECASE)
+    fields = without_fields(fields, frozenset(head.headers.tokens("connection")) - _FRAMING)
     if [value.lower() for value in head.headers.all("host")] != [authority.lower()]:
         fields = re.sub(rb"(?:(?<=\r\n)|\A)host:[^\r\n]*\r\n", b"", fields, flags=re.IGNORECASE)
         fields = b"Host: " + authority.encode("latin-1") + b"\r\n" + fields
@@ -194,6 +200,12 @@ def _origin_form(target: str) -> str:
         return target  # authority form of CONNECT, asterisk form of OPTIONS
     rest = target[match.end() :]
     return rest if rest.startswith("/") else "/" + rest
+
+
+def _field_pattern(name: str) -> re.Pattern[bytes]:
+    # Not kept by us: the names of `Connection` are the client's, and `re` bounds its own cache.
+    pattern = rb"(?:(?<=\r\n)|\A)" + re.escape(name.encode("latin-1")) + rb":[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*"
+    return re.compile(pattern, re.IGNORECASE)
 
 
 def _fields(text: str) -> Headers:

@@ -10,6 +10,7 @@ import pytest
 from aiproxyd.telemetry.exposed import legacy_name
 from tests.integration.conftest import DaemonMaker
 from tests.support.daemon import Daemon
+from tests.support.fake_provider import FakeProvider
 from tests.support.otlp import attributes_of, grpc_collector
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -26,7 +27,9 @@ def _ask(daemon: Daemon, model: str, **headers: str) -> httpx.Response:
         )
 
 
-def test_a_request_shows_in_every_dialect_with_its_cost_and_its_trace(own_daemon: DaemonMaker, model: str) -> None:
+def test_a_request_shows_in_every_dialect_with_its_cost_and_its_trace(
+    own_daemon: DaemonMaker, provider: FakeProvider, model: str
+) -> None:
     # A price for models that only this test has.
     override: dict[str, Any] = {"model": "fake-*", "input_micros": 1_000_000, "output_micros": 2_000_000}
     with grpc_collector() as (endpoint, received):
@@ -43,6 +46,7 @@ def test_a_request_shows_in_every_dialect_with_its_cost_and_its_trace(own_daemon
         )
         answer = _ask(daemon, model, **{"x-bf-prom-team": "search", "traceparent": PARENT})
         assert answer.status_code == 200
+        assert [entry.header("x-bf-prom-team") for entry in provider.ledger.entries(model)] == [""]
         record = daemon.record(model)
         daemon.wait_for_metric(1, "bifrost_success_requests_total", team="search", environment="test")
         metrics = daemon.metrics()

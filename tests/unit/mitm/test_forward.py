@@ -44,6 +44,23 @@ async def test_requests_of_one_connection_go_each_its_way(tmp_path):
         writer.close()
 
 
+async def test_fields_meant_for_the_proxy_reach_no_origin(tmp_path):
+    heads = []
+
+    async def origin(reader, writer):
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await reader.read()
+
+    async with stage(tmp_path, answer_all, plain_handler=origin) as s:
+        reader, writer = await s.open()
+        fields = b"X-Coder-AI-Governance-Token: secret\r\nX-Coder-AI-Governance-Request-Id: 1\r\nA: b"
+        writer.write(b"GET http://files.example.com/ HTTP/1.1\r\nHost: files.example.com\r\n%s\r\n\r\n" % fields)
+        await read_response(reader)
+        assert heads == [b"GET / HTTP/1.1\r\nHost: files.example.com\r\nA: b\r\n\r\n"]
+        writer.close()
+
+
 async def test_pipelined_requests_wait_for_their_turn(tmp_path):
     async with stage(tmp_path, answer_all) as s:
         reader, writer = await s.open()

@@ -68,6 +68,18 @@ def test_bytes_are_forwarded_before_they_are_looked_at(hooks, journal):
     assert next(iter(forwarded)) == REPLY[-1:]
 
 
+@pytest.mark.parametrize("watched", [True, False])
+def test_fields_meant_for_the_proxy_reach_no_origin(journal, watched):
+    settings = TapSettings(header_labels=(("team", "x-team"),))
+    hooks = HttpHooks(Tap(Reporter(journal), settings), frozenset({"x-team"}))
+    flow = make_flow(hooks, watched=watched)
+    flow.request.headers.fields += ((b"X-Team", b"search"), (b"x-teams", b"b"))
+    hooks.requestheaders(flow)
+    assert "x-team" not in flow.request.headers
+    assert flow.request.headers["x-teams"] == "b"
+    assert [started.labels for started in journal.all(InterceptionStarted)] == [{"team": "search"}] * watched
+
+
 def test_a_flow_of_another_connection_is_streamed_and_not_tapped(hooks, journal):
     flow = make_flow(hooks, watched=False)
     flow.request.headers["Proxy-Authorization"] = "Basic x"

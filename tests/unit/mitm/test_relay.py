@@ -101,6 +101,23 @@ async def test_bytes_arrive_as_they_were_sent_but_for_proxy_fields(tmp_path):
         writer.close()
 
 
+async def test_fields_meant_for_the_proxy_are_seen_by_the_tap_and_by_nobody_behind(tmp_path):
+    arrived = []
+
+    async def upstream(reader, writer):
+        arrived.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        await reader.read()
+
+    async with stage(tmp_path, upstream, settings=limits(own_headers=frozenset({"x-team"}))) as s:
+        reader, writer = await s.decrypt()
+        writer.write(b"GET / HTTP/1.1\r\nX-Team: search\r\nhOST: a\r\nX-Teams:  1\r\nx-team: ads\r\n\r\n")
+        await read_response(reader)
+        assert arrived == [b"GET / HTTP/1.1\r\nhOST: a\r\nX-Teams:  1\r\n\r\n"]
+        assert s.tap.requests[0].head.headers.all("x-team") == ["search", "ads"]
+        writer.close()
+
+
 async def test_large_bodies_pass_whole_both_ways(tmp_path):
     body = bytes(range(256)) * 20_000
 

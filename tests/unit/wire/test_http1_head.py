@@ -17,6 +17,7 @@ from aiproxyd.wire.http1_head import (
     read_response,
     request_length,
     response_length,
+    without_fields,
     without_proxy_fields,
 )
 
@@ -175,3 +176,13 @@ def test_reading_is_linear_in_the_length_of_a_head():
         read_request(b"GET / HTTP/1.1\r\n" + b"X: " + b" \r\n " * 20000 + b"\x00\r\n\r\n")
     with pytest.raises(Unfollowable):
         read_request(b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 20000 + b"\x00\r\n\r\n")
+
+
+def test_named_fields_are_taken_off_with_their_folds_and_all_else_stays():
+    raw = request(
+        "GET /x-team: HTTP/1.1", "X-Team: a", "x-teams: b", "X-TEAM:c", "  folded", "\tmore", "Other:  x-team: d", "x-team:"
+    )
+    head, _ = read_request(raw)
+    assert head.headers.has_any(frozenset({"x-team"}))
+    assert not head.headers.has_any(frozenset({"x-tea", "x"}))
+    assert without_fields(raw, {"x-team"}) == request("GET /x-team: HTTP/1.1", "x-teams: b", "Other:  x-team: d")
