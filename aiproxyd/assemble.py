@@ -107,6 +107,8 @@ class Assembly:
         "_thoughts",
         "_tool_calls",
         "_tool_positions",
+        "calls_without_id",
+        "calls_without_name",
         "error",
         "finish_reason",
         "has_output",
@@ -156,6 +158,10 @@ class Assembly:
         """Whether text, reasoning or a tool call arrived."""
         self.output_characters = 0
         """Characters of text, reasoning and tool arguments."""
+        self.calls_without_name = 0
+        """Tool calls that ended and have no name."""
+        self.calls_without_id = 0
+        """Tool calls for the client that ended and have no id to answer by."""
         self.unknown: dict[str, int] = {}
         """How often what was met that the parser or this fold does not know; bounded in number and length of its keys."""
 
@@ -243,6 +249,8 @@ class Assembly:
         if call is None:
             self.count_unknown("assemble:end_without_tool_call")
             return
+        self.calls_without_name += not call.name
+        self.calls_without_id += not call.call_id and call.kind is not ToolKind.HOSTED
         arguments = call.arguments.getvalue() if call.arguments is not None else None
         self._held_characters -= len(arguments or "")
         finished.append(

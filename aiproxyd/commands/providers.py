@@ -53,7 +53,7 @@ def list_(output: OutputOption = Output.TABLE, config: ConfigOption = None) -> N
 
 @app.command()
 def drift(output: OutputOption = Output.TABLE, config: ConfigOption = None) -> None:
-    """List what was met in responses and is not known, with the shape of one each; no content is in it.
+    """List what was not known in responses, and what was missing, with the shape of one each; no content is in it.
 
     For example:
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from aiproxyd import clients
 from aiproxyd.assemble import Assembly, Finished, FinishedToolCall
+from aiproxyd.drift import missing_fields
 from aiproxyd.exceptions import MalformedBody, WireError
 from aiproxyd.mitm.decrypted import STATUS_OF_ABORT, AbortedBy, DecryptedConnection, TapSettings
 from aiproxyd.mitm.ending import error_of, has_answer, outcome_of, usage_of
@@ -28,6 +29,7 @@ from aiproxyd.model.observation import (
 from aiproxyd.model.outcome import ErrorType, Outcome, UsageSource
 from aiproxyd.pricing import billing_of
 from aiproxyd.providers.api import Api, ResponseParser, Sampling
+from aiproxyd.providers.samples import Samples
 from aiproxyd.redaction import credential_hint
 from aiproxyd.wire.content_coding import ContentDecoder
 
@@ -98,8 +100,8 @@ class Interception:
         self._decoder: ContentDecoder | None = None
         self._parser: ResponseParser | None = None
         """None before the head, and once there is nothing more to read."""
-        self._samples: dict[str, str] = {}
-        """The parser's own: what it meets and does not know."""
+        self._samples: Samples | None = None
+        """The parser's own: of what it meets and does not know, or misses."""
         self._error_body: bytearray | None = None
         """Of a response with an error status; None for any other."""
         self._failure = ""
@@ -389,6 +391,7 @@ class Interception:
             metadata = metadata | {"usage": "partial"}
         at = reporter.now()
         self._is_ended = True
+        by_kind = self._count_missing(outcome)
         if assembly.unknown:
             reporter.tell(
                 UnknownEventsSeen(
@@ -396,7 +399,7 @@ class Interception:
                     provider=self._connection.provider.name,
                     api=self._api.name,
                     counts=assembly.unknown,
-                    samples={kind: sample for kind, sample in self._samples.items() if kind in assembly.unknown},
+                    samples={kind: sample for kind, sample in by_kind.items() if kind in assembly.unknown},
                 )
             )
         reporter.tell(
@@ -424,6 +427,22 @@ class Interception:
         )
         # A client that saw its response's end must find its record, whenever we die.
         reporter.flush()
+
+    def _count_missing(self, outcome: Outcome) -> dict[str, str]:
+        """Count the documented fields that a completed answer lacks; return the samples of all that is not as documented."""
+        samples = self._samples
+        by_kind = dict(samples.by_kind) if samples is not None else {}
+        if outcome is Outcome.COMPLETED:
+            for kind in missing_fields(
+                self._api.name,
+                self._assembly,
+                is_streamed=self._is_streamed,
+                asks_for_usage=self._request.facts.asks_for_usage,
+            ):
+                self._assembly.count_unknown(kind)
+                if samples is not None:
+                    by_kind[kind] = samples.of_missing()
+        return by_kind
 
     def _since_start(self, at: float | None) -> float | None:
         return None if at is None else round(at - self._started_at, 6)

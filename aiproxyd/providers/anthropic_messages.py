@@ -29,14 +29,13 @@ from aiproxyd.model.events import (
     ToolCallEnded,
     ToolCallStarted,
     ToolKind,
-    UnknownEvent,
 )
 from aiproxyd.model.head import RequestHead
 from aiproxyd.providers import errors, requests
 from aiproxyd.providers.anthropic_usage import Usage, merge, usage_reported
 from aiproxyd.providers.api import Api, RequestFacts
 from aiproxyd.providers.bodies import DocumentBody, EventStreamBody
-from aiproxyd.providers.decoding import MAX_OPEN_PARTS, decode, is_null, json_text, short, starts_with, text_of
+from aiproxyd.providers.decoding import MAX_OPEN_PARTS, decode, is_null, json_text, starts_with, text_of, unknown
 from aiproxyd.wire.event_stream import ServerSentEvent
 
 _TOOL_KINDS: Final = {
@@ -200,7 +199,7 @@ class MessageReader:
             case "ping":
                 pass
             case _:
-                out.append(UnknownEvent(f"event:{short(name)}"))
+                out.append(unknown("event", name))
 
     def finish(self, out: list[StreamEvent]) -> None:
         if self._failed:
@@ -249,14 +248,14 @@ class MessageReader:
 
     def _read_other_delta(self, kind: str, out: list[StreamEvent]) -> None:
         if kind not in _OTHER_DELTAS:
-            out.append(UnknownEvent(f"delta:{short(kind)}"))
+            out.append(unknown("delta", kind))
 
     def _start_block(self, index: int, raw: msgspec.Raw, out: list[StreamEvent]) -> None:
         kind = decode(_KIND, raw).type
         tool_kind = _TOOL_KINDS.get(kind)
         if tool_kind is None and kind not in {"text", "thinking"}:
             if kind not in _OTHER_BLOCKS:
-                out.append(UnknownEvent(f"block:{short(kind)}"))
+                out.append(unknown("block", kind))
             return
         block = decode(_BLOCK, raw)
         if kind == "text":

@@ -7,6 +7,7 @@ import msgspec
 
 from aiproxyd.model.events import ProviderErrorReported, StreamEvent
 from aiproxyd.model.head import RequestHead, ResponseHead
+from aiproxyd.providers.samples import Samples
 
 
 class RequestFacts(msgspec.Struct, frozen=True):
@@ -15,6 +16,8 @@ class RequestFacts(msgspec.Struct, frozen=True):
     request_model: str = ""
     """Empty when the body names none."""
     streaming: bool = False
+    asks_for_usage: bool = False
+    """Whether it asks for figures that a stream would not have otherwise."""
     prompt: str | None = None
     """The last user prompt by the rules of its API; None when there is none. An empty string is a prompt that is empty."""
     correlating_tool_call_id: str = ""
@@ -52,10 +55,10 @@ class ResponseParser(Protocol):
 
 @runtime_checkable
 class Sampling(Protocol):
-    """A `ResponseParser` that keeps samples of what it does not know."""
+    """A `ResponseParser` that keeps samples of what it does not know, or misses."""
 
-    samples: dict[str, str]
-    """By kind, the redacted shape of what became an UnknownEvent; bounded in number and size."""
+    samples: Samples
+    """Redacted shapes, bounded in number and size."""
 
 
 class Api(msgspec.Struct, frozen=True):

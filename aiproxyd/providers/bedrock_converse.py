@@ -31,7 +31,6 @@ from aiproxyd.model.events import (
     ToolCallEnded,
     ToolCallStarted,
     ToolKind,
-    UnknownEvent,
     UsageReported,
 )
 from aiproxyd.model.head import RequestHead, ResponseHead
@@ -40,7 +39,7 @@ from aiproxyd.providers import requests
 from aiproxyd.providers.api import Api, RequestFacts, ResponseParser
 from aiproxyd.providers.bedrock_errors import read_error, stream_error
 from aiproxyd.providers.bodies import DocumentBody
-from aiproxyd.providers.decoding import MAX_OPEN_PARTS, Count, decode, is_null, json_text, short, starts_with, text_of
+from aiproxyd.providers.decoding import MAX_OPEN_PARTS, Count, decode, is_null, json_text, short, starts_with, text_of, unknown
 from aiproxyd.providers.framed_bodies import FramedBody
 from aiproxyd.providers.paths import model_of
 from aiproxyd.wire.aws_event_stream import AwsEventMessage, AwsEventStreamDecoder
@@ -196,7 +195,7 @@ class ConverseReader:
                 if self._stopped:
                     self._end(out)
             case _:
-                out.append(UnknownEvent(f"event:{short(kind)}"))
+                out.append(unknown("event", kind))
 
     def finish(self, out: list[StreamEvent]) -> None:
         """Append what only the end of the stream says."""
@@ -240,7 +239,7 @@ class ConverseReader:
         else:
             names = decode(requests.FIELDS, raw)
             if names and _OTHER_BLOCKS.isdisjoint(names):
-                out.append(UnknownEvent(f"block:{short(next(iter(names)))}"))
+                out.append(unknown("block", next(iter(names))))
 
     def _read_tool(self, index: int, tool: _ToolUse, out: list[StreamEvent]) -> None:
         if index not in self._open and tool.name is not None:

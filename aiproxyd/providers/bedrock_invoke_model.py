@@ -19,7 +19,7 @@ from typing import Final, Protocol
 import msgspec
 
 from aiproxyd.exceptions import MalformedBody
-from aiproxyd.model.events import ResponseEnded, StreamEvent, UnknownEvent, UsageReported
+from aiproxyd.model.events import ResponseEnded, StreamEvent, UsageReported
 from aiproxyd.model.head import RequestHead, ResponseHead
 from aiproxyd.model.usage import TokenUsage, token_count
 from aiproxyd.providers import anthropic_messages, openai_chat, requests
@@ -28,7 +28,7 @@ from aiproxyd.providers.bedrock_converse import ConverseReader, last_message
 from aiproxyd.providers.bedrock_errors import read_error, stream_error
 from aiproxyd.providers.bedrock_text import TextReader, prompt_of
 from aiproxyd.providers.bodies import DocumentBody
-from aiproxyd.providers.decoding import Count, decode, is_null, short, starts_with, text_of
+from aiproxyd.providers.decoding import Count, decode, is_null, starts_with, text_of, unknown
 from aiproxyd.providers.framed_bodies import FramedBody
 from aiproxyd.providers.paths import model_of
 from aiproxyd.wire.aws_event_stream import AwsEventMessage, AwsEventStreamDecoder
@@ -114,7 +114,7 @@ class _Nova:
                 self._reader.read_event(kind, raw, out)
         if not known and shape.metrics is None:
             fields = decode(requests.FIELDS, data)
-            out.append(UnknownEvent(f"event:{short(next(iter(fields), ''))}"))
+            out.append(unknown("event", next(iter(fields), "")))
 
     def finish(self, out: list[StreamEvent]) -> None:
         self._reader.finish(out)
@@ -161,7 +161,7 @@ class _Reader:
             return
         kind = message.headers.get(":event-type", "")
         if kind != "chunk":
-            out.append(UnknownEvent(f"event:{short(kind)}"))
+            out.append(unknown("event", kind))
             return
         data = decode(_CHUNK, message.payload).bytes
         shape = decode(_SHAPE, data)

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from aiproxyd.exceptions import MalformedBody, WireError
 from aiproxyd.model.events import StreamEvent
-from aiproxyd.providers.samples import take_samples
+from aiproxyd.providers.samples import Samples
 from aiproxyd.wire.event_stream import EventStreamDecoder, ServerSentEvent
 from aiproxyd.wire.json_document import DocumentCollector
 
@@ -37,12 +37,12 @@ class EventStreamBody:
 
     __slots__ = ("_at_start", "_decoder", "_failure", "_reader", "samples")
 
-    def __init__(self, max_event_bytes: int, reader: StreamReader) -> None:
+    def __init__(self, max_event_bytes: int, reader: StreamReader, samples: Samples | None = None) -> None:
         self._decoder = EventStreamDecoder(max_event_bytes)
         self._reader = reader
         self._failure: WireError | None = None
         self._at_start = True
-        self.samples: dict[str, str] = {}
+        self.samples = samples or Samples()
         """As `api.Sampling`."""
 
     @property
@@ -61,8 +61,7 @@ class EventStreamBody:
             for event in self._decoder.feed(data):
                 before = len(out)
                 self._reader.read(event, out)
-                if len(out) > before:
-                    take_samples(self.samples, out, before, event.data)
+                self.samples.take(out, before, event.data)
         except WireError as exc:
             self._failure = exc
             if not out:
@@ -108,7 +107,7 @@ class DocumentBody:
         self._collector = DocumentCollector(max_body_bytes)
         self._read = read
         self._failure: WireError | None = None
-        self.samples: dict[str, str] = {}
+        self.samples = Samples()
         """As `api.Sampling`."""
 
     @property
@@ -133,7 +132,7 @@ class DocumentBody:
         except WireError as exc:
             self._failure = exc
             raise
-        take_samples(self.samples, out, 0, body)
+        self.samples.take_document(out, body)
         return out
 
 
@@ -145,7 +144,7 @@ class MessageBody:
     def __init__(self, reader: StreamReader) -> None:
         self._reader = reader
         self._failure: WireError | None = None
-        self.samples: dict[str, str] = {}
+        self.samples = Samples()
         """As `api.Sampling`."""
 
     def feed(self, data: bytes) -> list[StreamEvent]:
@@ -159,7 +158,7 @@ class MessageBody:
             except WireError as exc:
                 self._failure = exc
                 raise
-            take_samples(self.samples, out, 0, data)
+            self.samples.take(out, 0, data)
         return out
 
     def close(self) -> list[StreamEvent]:

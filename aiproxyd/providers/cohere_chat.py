@@ -29,14 +29,13 @@ from aiproxyd.model.events import (
     ToolCallDelta,
     ToolCallEnded,
     ToolCallStarted,
-    UnknownEvent,
     UsageReported,
 )
 from aiproxyd.providers import errors, openai_chat
 from aiproxyd.providers.api import Api
 from aiproxyd.providers.bodies import DocumentBody, EventStreamBody
 from aiproxyd.providers.cohere_usage import Usage, token_usage
-from aiproxyd.providers.decoding import MAX_OPEN_PARTS, decode, short
+from aiproxyd.providers.decoding import MAX_OPEN_PARTS, decode, unknown
 from aiproxyd.wire.event_stream import ServerSentEvent
 
 _QUIET: Final = frozenset({"citation-start", "citation-end", "debug"})
@@ -131,7 +130,7 @@ class _Reader:
         kind = decode(_KIND, event.data).type
         if kind not in _KINDS:
             if kind not in _QUIET:
-                out.append(UnknownEvent(f"event:{short(kind or event.event)}"))
+                out.append(unknown("event", kind or event.event))
             return
         data = decode(_EVENT, event.data)
         delta = data.delta or _Delta()
@@ -182,7 +181,7 @@ class _Reader:
             out.append(TextDelta(len(content.text)))
         self._think(index, content.thinking, out)
         if content.type not in {"", "text", "thinking"}:
-            out.append(UnknownEvent(f"content:{short(content.type)}"))
+            out.append(unknown("content", content.type))
 
     def _think(self, index: int, text: str | None, out: list[StreamEvent]) -> None:
         if text:

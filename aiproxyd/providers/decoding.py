@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from aiproxyd.exceptions import MalformedBody
+from aiproxyd.model.events import UnknownEvent
 
 Count = int | float | None
 """A token count as providers write it: some say 12.0, many say null for none."""
@@ -93,6 +94,11 @@ def text_of(raw: msgspec.Raw) -> str | None:
 def json_text(raw: msgspec.Raw) -> str:
     """Return the JSON text that `raw` holds, as it was sent."""
     return bytes(raw).decode("utf-8", "replace")
+
+
+def unknown(what: str, word: str) -> UnknownEvent:
+    """Return the event for a `what` (`event`, `item`, …) of an unknown type; without any type, its documented type is missing."""
+    return UnknownEvent(f"{what}:{short(word)}" if word else f"missing:{what}.type")
 
 
 def short(word: str) -> str:

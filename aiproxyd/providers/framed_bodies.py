@@ -8,7 +8,7 @@ from typing import Protocol
 
 from aiproxyd.exceptions import WireError
 from aiproxyd.model.events import StreamEvent
-from aiproxyd.providers.samples import take_samples
+from aiproxyd.providers.samples import Samples
 from aiproxyd.wire.aws_event_stream import AwsEventMessage
 
 
@@ -36,6 +36,7 @@ class FramedBody[F]:
         decoder: FrameDecoder[F],
         read: Callable[[F, list[StreamEvent]], None],
         finish: Callable[[list[StreamEvent]], None],
+        samples: Samples | None = None,
     ) -> None:
         """Return a parser at the start of a body.
 
@@ -43,12 +44,13 @@ class FramedBody[F]:
             decoder: Of the frames.
             read: Appends what a frame says, or raises a WireError.
             finish: Appends what only the end of the body says.
+            samples: Takes the samples, where who made the parser keeps them.
         """
         self._decoder = decoder
         self._read = read
         self._finish = finish
         self._failure: WireError | None = None
-        self.samples: dict[str, str] = {}
+        self.samples = samples or Samples()
         """As `api.Sampling`."""
 
     @property
@@ -65,8 +67,7 @@ class FramedBody[F]:
             for frame in self._decoder.feed(data):
                 before = len(out)
                 self._read(frame, out)
-                if len(out) > before:
-                    take_samples(self.samples, out, before, _data_of(frame))
+                self.samples.take(out, before, _data_of(frame))
         except WireError as exc:
             self._failure = exc
             if not out:

@@ -32,18 +32,18 @@ from aiproxyd.model.events import (
     ToolCallEnded,
     ToolCallStarted,
     ToolKind,
-    UnknownEvent,
     UsageReported,
 )
 from aiproxyd.model.usage import TokenUsage
 from aiproxyd.providers import errors, requests
 from aiproxyd.providers.api import Api, ResponseParser
 from aiproxyd.providers.bodies import DocumentBody, EventStreamBody
-from aiproxyd.providers.decoding import MAX_OPEN_PARTS, decode, is_null, json_text, short, starts_with
+from aiproxyd.providers.decoding import MAX_OPEN_PARTS, decode, is_null, json_text, short, starts_with, unknown
 from aiproxyd.providers.framed_bodies import FramedBody
 from aiproxyd.providers.google_arguments import Arguments, PartialArgument
 from aiproxyd.providers.google_contents import read_request
 from aiproxyd.providers.google_usage import UsageMetadata, merged, token_usage
+from aiproxyd.providers.samples import Samples
 from aiproxyd.wire.event_stream import ServerSentEvent
 from aiproxyd.wire.json_array import JsonArrayDecoder
 
@@ -191,7 +191,7 @@ class _Reader:
 
     def read(self, event: ServerSentEvent, out: list[StreamEvent]) -> None:
         if event.event not in {"message", "error"}:
-            out.append(UnknownEvent(f"event:{short(event.event)}"))
+            out.append(unknown("event", event.event))
         if event.data and event.data != b"[DONE]":
             self.read_chunk(event.data, out)
 
@@ -284,7 +284,7 @@ class _Reader:
         else:
             fields = decode(requests.FIELDS, raw)
             if fields and _OTHER_PARTS.isdisjoint(fields):
-                out.append(UnknownEvent(f"part:{short(next(iter(fields)))}"))
+                out.append(unknown("part", next(iter(fields))))
 
     def _read_function_call(self, state: _CandidateState, call: _FunctionCall, out: list[StreamEvent]) -> None:
         if call.name and state.call is not None:
@@ -367,12 +367,14 @@ def _with_searches(usage: TokenUsage, searches: int) -> TokenUsage:
 class _StreamBody:
     """A `ResponseParser` of a stream in either form, told by its first byte."""
 
-    __slots__ = ("_body", "_max_event_bytes", "_reader")
+    __slots__ = ("_body", "_max_event_bytes", "_reader", "samples")
 
     def __init__(self, max_event_bytes: int) -> None:
         self._max_event_bytes = max_event_bytes
         self._reader = _Reader(max_event_bytes)
         self._body: EventStreamBody | FramedBody[bytes] | None = None
+        self.samples = Samples()
+        """As `api.Sampling`."""
 
     @property
     def held_bytes(self) -> int:
@@ -388,9 +390,9 @@ class _StreamBody:
                 return []
             if data[0] in b"[{":
                 decoder = JsonArrayDecoder(self._max_event_bytes)
-                self._body = FramedBody(decoder, self._reader.read_chunk, self._reader.finish)
+                self._body = FramedBody(decoder, self._reader.read_chunk, self._reader.finish, self.samples)
             else:
-                self._body = EventStreamBody(self._max_event_bytes, self._reader)
+                self._body = EventStreamBody(self._max_event_bytes, self._reader, self.samples)
         return self._body.feed(data)
 
     def close(self) -> list[StreamEvent]:

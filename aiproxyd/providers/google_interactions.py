@@ -30,7 +30,6 @@ from aiproxyd.model.events import (
     ToolCallEnded,
     ToolCallStarted,
     ToolKind,
-    UnknownEvent,
     UsageReported,
 )
 from aiproxyd.model.head import RequestHead
@@ -38,7 +37,7 @@ from aiproxyd.model.usage import token_count
 from aiproxyd.providers import errors, requests
 from aiproxyd.providers.api import Api, RequestFacts
 from aiproxyd.providers.bodies import DocumentBody, EventStreamBody
-from aiproxyd.providers.decoding import MAX_OPEN_PARTS, Count, decode, is_null, json_text, short, starts_with, text_of
+from aiproxyd.providers.decoding import MAX_OPEN_PARTS, Count, decode, is_null, json_text, short, starts_with, text_of, unknown
 from aiproxyd.providers.google_usage import ModalityCount, UsageMetadata, token_usage
 from aiproxyd.wire.event_stream import ServerSentEvent
 
@@ -160,7 +159,7 @@ class _Reader:
                 self._failed = True
                 out.append(errors.decoded_error(event.data))
             case kind:
-                out.append(UnknownEvent(f"event:{short(kind)}"))
+                out.append(unknown("event", kind))
 
     def finish(self, out: list[StreamEvent]) -> None:
         if self._failed or self._status in _FAILED:
@@ -191,7 +190,7 @@ class _Reader:
         if kind in _QUIET or kind.endswith("_result"):
             return
         if kind not in {"text", "model_output", "thought", "thought_summary", "arguments_delta"} and not kind.endswith("_call"):
-            out.append(UnknownEvent(f"step:{short(kind)}"))
+            out.append(unknown("step", kind))
             return
         step = decode(_STEP, raw)
         match kind:

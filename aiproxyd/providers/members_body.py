@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 
 from aiproxyd.exceptions import WireError
 from aiproxyd.model.events import StreamEvent
+from aiproxyd.providers.samples import Samples
 from aiproxyd.wire.json_members import JsonMembersDecoder
 
 
 class MembersBody:
     """Says nothing before the body's end. The body may be of any size; `max_kept_bytes` bounds the members that are kept."""
 
-    __slots__ = ("_decoder", "_failure", "_read")
+    __slots__ = ("_decoder", "_failure", "_read", "samples")
 
     def __init__(
         self, max_kept_bytes: int, names: Iterable[str], read: Callable[[Mapping[str, bytes]], list[StreamEvent]]
@@ -21,6 +22,8 @@ class MembersBody:
         self._decoder = JsonMembersDecoder(names, max_kept_bytes)
         self._read = read
         self._failure: WireError | None = None
+        self.samples = Samples()
+        """As `api.Sampling`."""
 
     @property
     def held_bytes(self) -> int:
@@ -39,10 +42,14 @@ class MembersBody:
         if self._failure is not None:
             raise self._failure
         try:
-            return self._read(self._decoder.close())
+            members = self._decoder.close()
+            out = self._read(members)
         except WireError as exc:
             self._failure = exc
             raise
+        kept = b",".join(b'"%b":%b' % (name.encode(), value) for name, value in members.items())
+        self.samples.take_document(out, b"{%b}" % kept)
+        return out
 
 
 class UnreadBody:

@@ -24,14 +24,13 @@ from aiproxyd.model.events import (
     ResponseEnded,
     StreamEvent,
     TextDelta,
-    UnknownEvent,
     UsageReported,
 )
 from aiproxyd.model.head import RequestHead
 from aiproxyd.providers import errors, requests
 from aiproxyd.providers.api import Api, RequestFacts, ResponseParser
 from aiproxyd.providers.bodies import EventStreamBody
-from aiproxyd.providers.decoding import decode, is_null, short, text_of
+from aiproxyd.providers.decoding import decode, is_null, text_of, unknown
 from aiproxyd.providers.forms import form_fields
 from aiproxyd.providers.members_body import MembersBody, UnreadBody
 from aiproxyd.providers.openai_media_usage import USAGE, MediaUsage, media_token_usage, of_seconds
@@ -78,7 +77,7 @@ class _Reader:
                 out.append(UsageReported(found, final=True))
             self._end(out, complete=True)
         elif kind not in _QUIET:
-            out.append(UnknownEvent(f"event:{short(kind)}"))
+            out.append(unknown("event", kind))
 
     def finish(self, out: list[StreamEvent]) -> None:
         """Say nothing: the last event has said it."""

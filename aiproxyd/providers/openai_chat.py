@@ -35,7 +35,6 @@ from aiproxyd.model.events import (
     ToolCallEnded,
     ToolCallStarted,
     ToolKind,
-    UnknownEvent,
     UsageReported,
 )
 from aiproxyd.model.head import RequestHead
@@ -43,7 +42,7 @@ from aiproxyd.model.usage import TokenUsage
 from aiproxyd.providers import errors, requests
 from aiproxyd.providers.api import Api, RequestFacts
 from aiproxyd.providers.bodies import DocumentBody, EventStreamBody
-from aiproxyd.providers.decoding import MAX_OPEN_PARTS, decode, is_null, json_text, short, starts_with, text_of
+from aiproxyd.providers.decoding import MAX_OPEN_PARTS, decode, is_null, json_text, short, starts_with, text_of, unknown
 from aiproxyd.providers.openai_usage import ChatUsage, chat_token_usage
 from aiproxyd.wire.event_stream import ServerSentEvent
 
@@ -170,7 +169,7 @@ class CompletionReader:
         elif data:
             # Named events are no part of the API: their data tells what they are, and their name is worth a count.
             if event.event not in {"message", "error"}:
-                out.append(UnknownEvent(f"event:{short(event.event)}"))
+                out.append(unknown("event", event.event))
             self._read(decode(_COMPLETION, data), out)
 
     def finish(self, out: list[StreamEvent]) -> None:
@@ -267,7 +266,7 @@ class CompletionReader:
                 case "reference":
                     pass
                 case kind:
-                    out.append(UnknownEvent(f"part:{short(kind)}"))
+                    out.append(unknown("part", kind))
 
     def _reason(self, state: _ChoiceState, text: str, out: list[StreamEvent]) -> None:
         if state.reasoning is None:
@@ -294,7 +293,7 @@ class CompletionReader:
             state.tools[index] = call_id
             kind = ToolKind.CUSTOM if custom is not None or call.type == "custom" else ToolKind.FUNCTION
             if call.type not in {None, "", "function", "custom"}:
-                out.append(UnknownEvent(f"tool:{short(call.type or '')}"))
+                out.append(unknown("tool", call.type or ""))
             out.append(ToolCallStarted(index, name, call_id, "", kind))
         state.last = index
         fragment = _arguments(function) if function is not None else ""

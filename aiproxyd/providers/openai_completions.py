@@ -24,7 +24,6 @@ from aiproxyd.model.events import (
     ResponseStarted,
     StreamEvent,
     TextDelta,
-    UnknownEvent,
     UsageReported,
 )
 from aiproxyd.model.head import RequestHead
@@ -32,7 +31,7 @@ from aiproxyd.model.usage import TokenUsage
 from aiproxyd.providers import errors, requests
 from aiproxyd.providers.api import Api, RequestFacts
 from aiproxyd.providers.bodies import DocumentBody, EventStreamBody
-from aiproxyd.providers.decoding import decode, is_null, short, starts_with, text_of
+from aiproxyd.providers.decoding import decode, is_null, starts_with, text_of, unknown
 from aiproxyd.providers.openai_usage import ChatUsage, chat_token_usage
 from aiproxyd.wire.event_stream import ServerSentEvent
 
@@ -78,7 +77,7 @@ class _Reader:
             self._end(out)
         elif data:
             if event.event not in {"message", "error"}:
-                out.append(UnknownEvent(f"event:{short(event.event)}"))
+                out.append(unknown("event", event.event))
             self._read(decode(_COMPLETION, data), out)
 
     def finish(self, out: list[StreamEvent]) -> None:

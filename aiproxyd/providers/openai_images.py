@@ -17,13 +17,13 @@ from typing import Final
 import msgspec
 
 from aiproxyd.exceptions import MalformedBody
-from aiproxyd.model.events import ProviderErrorReported, ResponseEnded, StreamEvent, UnknownEvent, UsageReported
+from aiproxyd.model.events import ProviderErrorReported, ResponseEnded, StreamEvent, UsageReported
 from aiproxyd.model.head import RequestHead
 from aiproxyd.model.usage import TokenUsage
 from aiproxyd.providers import errors, requests
 from aiproxyd.providers.api import Api, RequestFacts, ResponseParser
 from aiproxyd.providers.bodies import EventStreamBody
-from aiproxyd.providers.decoding import decode, is_null, short, text_of
+from aiproxyd.providers.decoding import decode, is_null, text_of, unknown
 from aiproxyd.providers.forms import form_fields
 from aiproxyd.providers.members_body import MembersBody
 from aiproxyd.providers.openai_media_usage import USAGE, MediaUsage, media_token_usage
@@ -67,7 +67,7 @@ class _Reader:
                 self._usage = found if self._usage is None else self._usage + found
                 out.append(UsageReported(self._usage))
         elif not kind.endswith(".partial_image"):
-            out.append(UnknownEvent(f"event:{short(kind)}"))
+            out.append(unknown("event", kind))
 
     def finish(self, out: list[StreamEvent]) -> None:
         if self._usage is not None and not self._failed:

@@ -27,7 +27,6 @@ from aiproxyd.model.events import (
     ToolCallDelta,
     ToolCallEnded,
     ToolCallStarted,
-    UnknownEvent,
     UsageReported,
 )
 from aiproxyd.model.head import RequestHead
@@ -36,7 +35,7 @@ from aiproxyd.providers import errors, openai_responses, requests
 from aiproxyd.providers.api import Api, RequestFacts
 from aiproxyd.providers.bodies import DocumentBody, MessageBody
 from aiproxyd.providers.conversations import Said, Turn, kind_of_cut, unmistakable
-from aiproxyd.providers.decoding import MAX_OPEN_PARTS, Count, decode, is_null, short, starts_with, text_of
+from aiproxyd.providers.decoding import MAX_OPEN_PARTS, Count, decode, is_null, short, starts_with, text_of, unknown
 from aiproxyd.providers.openai_items import TOOL_KINDS
 from aiproxyd.wire.event_stream import ServerSentEvent
 
@@ -172,7 +171,7 @@ class _Reader:
             case "error":
                 self._fail(said.error, out)
             case kind if kind not in _OTHER_EVENTS:
-                out.append(UnknownEvent(f"event:{short(kind)}"))
+                out.append(unknown("event", kind))
 
     def finish(self, out: list[StreamEvent]) -> None:
         if self._failed and not self._ended:
@@ -182,7 +181,7 @@ class _Reader:
         kind = TOOL_KINDS.get(item.type)
         if kind is None:
             if item.type not in _OTHER_ITEMS:
-                out.append(UnknownEvent(f"item:{short(item.type)}"))
+                out.append(unknown("item", item.type))
             return
         if len(self._calls) >= MAX_OPEN_PARTS:
             raise MalformedBody(f"more than {MAX_OPEN_PARTS} open tool calls")

@@ -32,14 +32,13 @@ from aiproxyd.model.events import (
     ToolCallDelta,
     ToolCallEnded,
     ToolCallStarted,
-    UnknownEvent,
     UsageReported,
 )
 from aiproxyd.model.head import RequestHead
 from aiproxyd.providers import errors, requests
 from aiproxyd.providers.api import Api, RequestFacts
 from aiproxyd.providers.bodies import DocumentBody, EventStreamBody, MessageBody
-from aiproxyd.providers.decoding import MAX_OPEN_PARTS, decode, is_null, short, starts_with, text_of
+from aiproxyd.providers.decoding import MAX_OPEN_PARTS, decode, is_null, short, starts_with, text_of, unknown
 from aiproxyd.providers.openai_items import OTHER_ITEMS, TOOL_KINDS, ItemText, OutputItem, arguments_of
 from aiproxyd.providers.openai_usage import ResponseUsage, response_token_usage
 from aiproxyd.wire.event_stream import ServerSentEvent
@@ -241,7 +240,7 @@ class _Reader:
             case "error":
                 self._fail(data, out)
             case _ if name not in _OTHER_EVENTS:
-                out.append(UnknownEvent(f"event:{short(name)}"))
+                out.append(unknown("event", name))
 
     def finish(self, out: list[StreamEvent]) -> None:
         if self._failed and not self._ended:
@@ -345,7 +344,7 @@ class _Reader:
                 )
             )
         elif kind != "reasoning" and kind not in OTHER_ITEMS:
-            out.append(UnknownEvent(f"item:{short(kind)}"))
+            out.append(unknown("item", kind))
         return state
 
     def _finish_item(self, output_index: int, raw: msgspec.Raw, told_ids: AbstractSet[str], out: list[StreamEvent]) -> None:

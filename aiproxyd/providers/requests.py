@@ -34,6 +34,7 @@ class Request(msgspec.Struct):
     metadata: msgspec.Raw = NOTHING
     prompt_cache_key: msgspec.Raw = NOTHING
     client_metadata: msgspec.Raw = NOTHING
+    stream_options: msgspec.Raw = NOTHING
 
 
 _REQUEST: Final = msgspec.json.Decoder(Request)
@@ -68,6 +69,7 @@ def read[R: Request](
     return RequestFacts(
         request_model=(text_of(request.model) or "")[:MAX_HINT_CHARACTERS],
         streaming=starts_with(request.stream, b"t"),
+        asks_for_usage=_includes_usage(request.stream_options),
         prompt=prompt,
         correlating_tool_call_id=call_id,
         client_session_id=session_id,
@@ -93,6 +95,14 @@ def nested_hint(raw: msgspec.Raw, name: str) -> str:
         return hint(decode(FIELDS, raw).get(name, NOTHING))
     except MalformedBody:
         return ""
+
+
+def _includes_usage(stream_options: msgspec.Raw) -> bool:
+    try:
+        options = decode(FIELDS, stream_options) if starts_with(stream_options, b"{") else {}
+    except MalformedBody:
+        return False
+    return starts_with(options.get("include_usage", NOTHING), b"t")
 
 
 def hint(raw: msgspec.Raw) -> str:

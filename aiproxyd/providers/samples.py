@@ -22,6 +22,9 @@ MAX_SAMPLE_CHARACTERS: Final = 1500
 MAX_SAMPLED_BYTES: Final = 1 << 20
 """A larger event or document has no sample: one is not worth the time."""
 
+MAX_KEPT_BYTES: Final = 16 << 10
+"""Of each of three events of a stream; where a field is missing, the small events tell it."""
+
 _MAX_DEPTH: Final = 8
 _MAX_FIELDS: Final = 40
 _MAX_ITEMS: Final = 3
@@ -30,19 +33,45 @@ _ANY: Final = msgspec.json.Decoder()
 _WORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.:/-]{0,63}\Z")
 
 
-def take_samples(samples: dict[str, str], events: Sequence[StreamEvent], since: int, data: bytes) -> None:
-    """Keep a sample of each kind of unknown event that has none.
+class Samples:
+    """Of one response: a sample of each unknown kind, and what it takes to show where a field is missing."""
 
-    Args:
-        samples: By kind; changed.
-        events: Of a response so far.
-        since: Index of the first one that `data` gave.
-        data: What gave them: an event's data, a frame or a document.
-    """
-    for index in range(since, len(events)):
-        event = events[index]
-        if type(event) is UnknownEvent and event.kind not in samples and len(samples) < MAX_SAMPLES:
-            samples[event.kind] = redacted_sample(data, event.kind)
+    __slots__ = ("_before_last", "_first", "_last", "by_kind")
+
+    def __init__(self) -> None:
+        self.by_kind: dict[str, str] = {}
+        """The redacted shape of what first became an UnknownEvent of this kind."""
+        self._first = self._before_last = self._last = b""
+
+    def take(self, events: Sequence[StreamEvent], since: int, data: bytes) -> None:
+        """Keep a sample of each kind of unknown event that has none.
+
+        Args:
+            events: Of the response so far.
+            since: Index of the first one that `data` gave.
+            data: What gave them: an event's data, a frame or a document.
+        """
+        if len(data) <= MAX_KEPT_BYTES and data.startswith(b"{"):
+            if self._last:
+                self._before_last = self._last
+            elif not self._first:
+                self._first = data
+            self._last = data
+        for index in range(since, len(events)):
+            event = events[index]
+            if type(event) is UnknownEvent and event.kind not in self.by_kind and len(self.by_kind) < MAX_SAMPLES:
+                self.by_kind[event.kind] = redacted_sample(data, event.kind)
+
+    def take_document(self, events: Sequence[StreamEvent], body: bytes) -> None:
+        """As `take`, for a body that is read at once: it may be larger."""
+        self.take(events, 0, body)
+        if len(body) <= MAX_SAMPLED_BYTES:
+            self._first = self._last = body
+
+    def of_missing(self) -> str:
+        """Return the shape of the response's first event and of its last two, or of the document; empty when none was kept."""
+        kept = [data for data in dict.fromkeys((self._first, self._before_last, self._last)) if data]
+        return "\n".join(redacted_sample(data, "") for data in kept)[:MAX_SAMPLE_CHARACTERS]
 
 
 def redacted_sample(data: bytes, kind: str) -> str:

@@ -61,7 +61,8 @@ ANOMALIES = counter(
 )
 UNKNOWN_EVENTS = counter(
     GATEWAY + "unknown_events_total",
-    "Things in responses that their parser does not know. A rise after a provider's release is drift.",
+    "Things in responses that their parser does not know, and documented fields that completed ones lack (missing:…)."
+    " A rise after a provider's release is drift.",
     ("provider", "event"),
     (_PROVIDERS, (MAX_UNKNOWN_EVENTS + 1, "events")),
 )

@@ -654,6 +654,38 @@ def test_unknown_things_are_counted_before_the_end() -> None:
     )
 
 
+def test_missing_documented_fields_are_counted_with_a_sample_of_their_absence() -> None:
+    story = Story()
+    request = story.messages()
+    request.response_head(head(content_type=EVENT_STREAM))
+    start = {"type": "message_start", "message": {"id": "msg_1", "model": "claude-9", "content": ["Secret"]}}
+    stop = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}
+    request.response_data(sse(start, {"type": "ping"}, stop, {"type": "message_stop"}))
+    request.response_end()
+    seen = story.journal.observations[-2]
+    assert isinstance(seen, UnknownEventsSeen)
+    assert seen.counts == {"missing:usage": 1}
+    assert [json.loads(shape)["type"] for shape in seen.samples["missing:usage"].split("\n")] == [
+        "message_start",
+        "message_delta",
+        "message_stop",
+    ]
+    assert "Secret" not in seen.samples["missing:usage"]
+
+
+def test_a_stream_whose_figures_were_asked_for_and_did_not_come_is_counted() -> None:
+    for options, counts in (({}, None), ({"include_usage": True}, {"missing:usage": 1})):
+        story = Story()
+        body = json.loads(CHAT_REQUEST) | {"stream": True, "stream_options": options}
+        request = story.chat(json.dumps(body).encode())
+        request.response_head(head(content_type=EVENT_STREAM))
+        chunk = {"id": "c", "model": "m", "choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": "stop"}]}
+        request.response_data(f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n".encode())
+        request.response_end()
+        seen = story.journal.observations[-2]
+        assert (seen.counts if isinstance(seen, UnknownEventsSeen) else None) == counts
+
+
 def test_a_start_is_durable_before_anything_can_leave_and_an_end_before_anybody_looks() -> None:
     story = Story()
     request = story.chat()

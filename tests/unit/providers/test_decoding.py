@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiproxyd.exceptions import MalformedBody
-from aiproxyd.providers.decoding import decode, is_null, json_text, repaired, short, starts_with, text_of
+from aiproxyd.providers.decoding import decode, is_null, json_text, repaired, short, starts_with, text_of, unknown
 
 ANY = msgspec.json.Decoder()
 
@@ -104,3 +104,8 @@ def test_raw_values_are_told_by_their_first_byte() -> None:
     assert not starts_with(msgspec.Raw(b""), b"[")
     assert json_text(msgspec.Raw(b'{"a":"\xff"}')) == '{"a":"\ufffd"}'
     assert short("x" * 1000) == "x" * 64
+
+
+def test_what_has_no_type_at_all_misses_it() -> None:
+    assert unknown("item", "hologram").kind == "item:hologram"
+    assert unknown("item", "").kind == "missing:item.type"

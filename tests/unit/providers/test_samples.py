@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from aiproxyd.model.events import TextDelta, UnknownEvent
 from aiproxyd.providers.openai_responses import API
-from aiproxyd.providers.samples import MAX_SAMPLE_CHARACTERS, MAX_SAMPLED_BYTES, MAX_SAMPLES, redacted_sample, take_samples
+from aiproxyd.providers.samples import (
+    MAX_KEPT_BYTES,
+    MAX_SAMPLE_CHARACTERS,
+    MAX_SAMPLED_BYTES,
+    MAX_SAMPLES,
+    Samples,
+    redacted_sample,
+)
 
 
 @pytest.mark.parametrize(
@@ -54,12 +61,29 @@ def test_very_deep_json_is_cut() -> None:
 
 
 def test_one_sample_of_each_kind_is_taken() -> None:
-    samples: dict[str, str] = {}
-    take_samples(samples, [TextDelta(1), UnknownEvent("event:a"), UnknownEvent("event:a")], 1, b'{"first":1}')
-    take_samples(samples, [UnknownEvent("event:b"), UnknownEvent("event:a")], 1, b'{"second":1}')
-    assert samples == {"event:a": '{"first":0}'}
-    take_samples(samples, [UnknownEvent(f"event:{n}") for n in range(20)], 0, b"1")
-    assert len(samples) == MAX_SAMPLES
+    samples = Samples()
+    samples.take([TextDelta(1), UnknownEvent("event:a"), UnknownEvent("event:a")], 1, b'{"first":1}')
+    samples.take([UnknownEvent("event:b"), UnknownEvent("event:a")], 1, b'{"second":1}')
+    assert samples.by_kind == {"event:a": '{"first":0}'}
+    samples.take([UnknownEvent(f"event:{n}") for n in range(20)], 0, b"1")
+    assert len(samples.by_kind) == MAX_SAMPLES
+
+
+def test_where_a_field_is_missing_the_first_event_and_the_last_two_show_it() -> None:
+    samples = Samples()
+    assert samples.of_missing() == ""
+    for data in (b'{"type":"start","id":"secret"}', b'{"a":1}', b'{"b":1}', b"", b'{"type":"stop"}', b"[DONE]"):
+        samples.take([], 0, data)
+    assert samples.of_missing().split("\n") == ['{"type":"start","id":"<6 characters>"}', '{"b":0}', '{"type":"stop"}']
+
+
+def test_what_is_kept_to_show_a_missing_field_is_small() -> None:
+    samples = Samples()
+    samples.take([], 0, b'{"a":"%b"}' % (b"x" * MAX_KEPT_BYTES))
+    assert samples.of_missing() == ""
+    body = b'{"a":"%b"}' % (b"x" * MAX_KEPT_BYTES)
+    samples.take_document([], body)
+    assert samples.of_missing() == '{"a":"<16384 characters>"}'
 
 
 @pytest.mark.parametrize("size", [1, 7, 10_000])
@@ -68,8 +92,8 @@ def test_parsers_take_samples_under_any_split(size: int) -> None:
     parser = API.stream_parser(1 << 20)
     events = [event for at in range(0, len(stream), size) for event in parser.feed(stream[at : at + size])]
     assert events == [UnknownEvent("event:response.hologram")]
-    assert parser.samples == {"event:response.hologram": '{"type":"response.hologram","light":"<4 characters>"}'}  # type: ignore[attr-defined]
+    assert parser.samples.by_kind == {"event:response.hologram": '{"type":"response.hologram","light":"<4 characters>"}'}  # type: ignore[attr-defined]
     document = API.document_parser(1 << 20)
     document.feed(b'{"id":"r","status":"completed","output":[{"type":"hologram","light":"blue"}]}')
     document.close()
-    assert document.samples == {"item:hologram": '{"type":"hologram","light":"<4 characters>"}'}  # type: ignore[attr-defined]
+    assert document.samples.by_kind == {"item:hologram": '{"type":"hologram","light":"<4 characters>"}'}  # type: ignore[attr-defined]
