@@ -121,6 +121,7 @@ class MetricsSink:
         self._client_tls_reasons = Admission(MAX_REASONS)
         self._upstream_tls_reasons = Admission(MAX_REASONS)
         self._unknown_events = Admission(MAX_UNKNOWN_EVENTS)
+        self._user_names: dict[str, str] = {}
         self._handlers: dict[type, Callable[[_Worker, Any], None]] = {
             ConnectDecided: self._connect_decided,
             TunnelClosed: self._tunnel_closed,
@@ -256,7 +257,19 @@ class MetricsSink:
         interception.request_model = request_model
         series = interception.series = self._series.combination(interception.started, request_model)
         series.inflight.inc()
+        self._named(series.combination.initiator, interception.started)
         return series
+
+    def _named(self, initiator: str, started: InterceptionStarted) -> None:
+        """Show the name behind the label of a user; one who has no label of their own is called what the label says."""
+        name = label_text(started.principal_name) if initiator == started.principal_id else initiator
+        former = self._user_names.get(initiator)
+        if former == name:
+            return
+        if former is not None:
+            self._own.user_info.remove(initiator, former)
+        self._user_names[initiator] = name
+        self._own.user_info.labels(initiator, name).set(1)
 
     def _response_progressed(self, worker: _Worker, progressed: ResponseProgressed) -> None:
         interception = self._open(worker, progressed.interception_id)

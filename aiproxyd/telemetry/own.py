@@ -117,6 +117,12 @@ ORPHANED = counter(
     GATEWAY + "orphaned_observations_total",
     "Observations of requests whose start this process has not seen, as after a restart. They are stored, not counted elsewhere.",
 )
+USER_INFO = gauge(
+    GATEWAY + "user_info",
+    "Each user met since the start with the name behind the id; always 1. Queries join it to show names.",
+    ("initiator_id", "name"),
+    (_COMBINATIONS,),
+)
 BUILD_INFO = gauge(GATEWAY + "build_info", "The version that runs; always 1.", ("version", "python"), ((1, "versions"),))
 
 CONNECT_REFUSED = counter(
@@ -205,6 +211,7 @@ FAMILIES: tuple[Family, ...] = (
     REQUEST_BODY,
     RESPONSE_BODY,
     ORPHANED,
+    USER_INFO,
     BUILD_INFO,
     CONNECT_REFUSED,
     CONNECT_DECIDE,
@@ -246,6 +253,7 @@ class OwnMetrics:
         self.request_body = REQUEST_BODY.histogram(registry)
         self.response_body = RESPONSE_BODY.histogram(registry)
         self.orphaned = ORPHANED.counter(registry)
+        self.user_info = USER_INFO.gauge(registry)
         self.build_info = BUILD_INFO.gauge(registry)
         self.connect_refused = CONNECT_REFUSED.counter(registry)
         self.connect_decide = CONNECT_DECIDE.histogram(registry)
