@@ -2,13 +2,15 @@
 
 import asyncio
 import base64
+import bisect
 import contextlib
 import itertools
 import json
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import NamedTuple
 
 QUESTION = json.dumps(
     {
@@ -24,6 +26,10 @@ _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 
 # Upstream events are 20 ms apart; a gap of twice that is a stall.
 STALL_SECONDS = 0.04
+STREAM_SECONDS = 2.0
+SPREAD_SECONDS = 1.0
+
+_SENT = re.compile(rb"sent=(\d{19}) ")
 
 
 class Conversation(asyncio.Protocol):
@@ -33,6 +39,8 @@ class Conversation(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.times: list[float] = []
         """When each piece of the answer came."""
+        self.sizes: list[int] = []
+        """How much of it was there then, in bytes."""
         self._buffer = bytearray()
         self._waiter: asyncio.Future[bytes] | None = None
         self._head_only = False
@@ -48,6 +56,7 @@ class Conversation(asyncio.Protocol):
             return
         self._buffer += data
         self.times.append(time.perf_counter())
+        self.sizes.append(len(self._buffer))
         if self._waiter is not None and not self._waiter.done() and self._is_complete():
             answer = bytes(self._buffer)
             self._buffer.clear()
@@ -75,6 +84,7 @@ class Conversation(asyncio.Protocol):
         assert self.transport is not None
         self._head_only = head_only
         self.times.clear()
+        self.sizes.clear()
         self._waiter = asyncio.get_running_loop().create_future()
         self.transport.write(data)
         answer = await self._waiter
@@ -175,25 +185,70 @@ async def new_connections(load: Load, port: int, *, requests: int, at_once: int)
     return durations
 
 
-async def streams(load: Load, port: int, *, count: int) -> tuple[list[float], int]:
-    """Read `count` paced streams at once; return the times to the first byte, in seconds, and how many streams stalled."""
+class Streams(NamedTuple):
+    """What was seen of streams that were read at once."""
+
+    first_bytes: list[float]
+    """Seconds from each question to the first byte of its answer."""
+    delays: list[float]
+    """Seconds from the sending of each event to its arrival."""
+    stalled: int
+    """How many had a gap of more than `STALL_SECONDS`."""
+
+
+async def streams(
+    load: Load, port: int, *, count: int, during: Callable[[], None] | None = None, spread_seconds: float = SPREAD_SECONDS
+) -> Streams:
+    """Read `count` paced streams at once, on connections that are open before the first begins.
+
+    Args:
+        load: How to connect.
+        port: Of the origin.
+        count: Number of streams.
+        during: Called once, when all of them flow.
+        spread_seconds: The streams begin evenly spread over it, as independent clients do.
+    """
     question = request(STREAM_QUESTION, port)
+    loop = asyncio.get_running_loop()
     first: list[float] = []
+    delays: list[float] = []
     stalled = 0
+    are_open = asyncio.Barrier(count)
+    half_way: asyncio.TimerHandle | None = None
 
     async def one(number: int) -> None:
-        nonlocal stalled
+        nonlocal stalled, half_way
         async with load.connection(port) as conversation:
-            # Spread over one interval, as independent clients are.
-            await asyncio.sleep(0.02 * number / count)
+            await are_open.wait()
+            if half_way is None and during is not None:
+                half_way = loop.call_later(spread_seconds + STREAM_SECONDS / 4, during)
+            await asyncio.sleep(spread_seconds * number / count)
             started = time.perf_counter()
-            await conversation.ask(question)
+            answer = await conversation.ask(question)
             times = conversation.times
             first.append(times[0] - started)
             stalled += any(later - earlier > STALL_SECONDS for earlier, later in itertools.pairwise(times))
+            for found in _SENT.finditer(answer):
+                # An event has come when the piece that holds its end has.
+                arrived = times[bisect.bisect_left(conversation.sizes, found.end())]
+                delays.append(arrived - int(found[1]) / 1e9)
 
     await asyncio.gather(*(one(number) for number in range(count)))
-    return first, stalled
+    return Streams(first, delays, stalled)
+
+
+async def first_bytes(load: Load, port: int, *, count: int) -> list[float]:
+    """Begin `count` streams, one after the other on connections of their own; return the seconds to the first byte of each."""
+    question = request(STREAM_QUESTION, port)
+    durations: list[float] = []
+    for _ in range(count):
+        async with load.connection(port) as conversation:
+            started = time.perf_counter()
+            await conversation.ask(question, head_only=True)
+            durations.append(time.perf_counter() - started)
+            # So that what is left of this one does not meet the next.
+            await asyncio.sleep(0.02)
+    return durations
 
 
 async def transfer(load: Load, port: int, *, megabytes: int, connections: int, tls: bool) -> None:
@@ -210,9 +265,12 @@ async def transfer(load: Load, port: int, *, megabytes: int, connections: int, t
 
 
 @contextlib.asynccontextmanager
-async def idle_tunnels(load: Load, port: int, *, count: int) -> AsyncIterator[None]:
-    """Hold `count` tunnels open."""
+async def idle_connections(load: Load, port: int, *, count: int, decrypted: bool) -> AsyncIterator[None]:
+    """Hold `count` idle tunnels open, or connections that are decrypted and have had a request each."""
+    question = request(QUESTION, port)
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(count):
-            await stack.enter_async_context(load.connection(port, tls=False))
+            conversation = await stack.enter_async_context(load.connection(port, tls=decrypted))
+            if decrypted:
+                await conversation.ask(question)
         yield

@@ -7,9 +7,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -20,13 +20,17 @@ START_TIMEOUT_SECONDS = 60.0
 PROXY_CORE, LOAD_CORE = 0, 1
 
 
-@contextlib.contextmanager
-def pinned(core: int) -> Any:
+def pinned(core: int) -> AbstractContextManager[None]:
     """Run what is started inside on one core, where there are two."""
+    cores = sorted(os.sched_getaffinity(0))
+    return on_cores({cores[core]} if len(cores) > 1 else set(cores))
+
+
+@contextlib.contextmanager
+def on_cores(cores: set[int]) -> Iterator[None]:
+    """Run what is started inside on `cores`."""
     before = os.sched_getaffinity(0)
-    cores = sorted(before)
-    if len(cores) > 1:
-        os.sched_setaffinity(0, {cores[core]})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:
@@ -122,9 +126,18 @@ class Product(Peer):
 
     token = "bench-token"
 
-    def __init__(self, engine: str) -> None:
+    def __init__(self, engine: str, *, workers: int = 1, cores: set[int] | None = None) -> None:
+        """Prepare.
+
+        Args:
+            engine: `decrypt.engine`.
+            workers: Worker processes.
+            cores: That all its processes may use; the proxy's core when absent.
+        """
         super().__init__()
         self.engine = engine
+        self._workers = workers
+        self._cores = cores
         self.name = f"aiproxyd ({engine})"
         self._daemon: Daemon | None = None
 
@@ -138,8 +151,8 @@ class Product(Peer):
                 "trusted_ca_file": str(roots),
             },
         }
-        self._daemon = Daemon(folder / self.engine, config=config, users=("bench",))
-        with pinned(PROXY_CORE):
+        self._daemon = Daemon(folder / self.engine, config=config, users=("bench",), workers=self._workers)
+        with pinned(PROXY_CORE) if self._cores is None else on_cores(self._cores):
             self._daemon.start()
         self.port = self._daemon.port
 

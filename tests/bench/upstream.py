@@ -7,6 +7,7 @@ import asyncio
 import json
 import ssl
 import sys
+import time
 
 import uvloop
 
@@ -54,7 +55,10 @@ _FIRST = _chunk(
         "usage": _USAGE,
     },
 ) + _chunk("content_block_start", index=0, content_block={"type": "text", "text": ""})
-_DELTA = _chunk("content_block_delta", index=0, delta={"type": "text_delta", "text": "some words of an answer "})
+# Each event says when it was sent, so that the load, on the same clock, knows how long it was under way.
+_NO_TIME = "sent=0000000000000000000 "
+_DELTA = _chunk("content_block_delta", index=0, delta={"type": "text_delta", "text": "some words of an answer " + _NO_TIME})
+_BEFORE_TIME, _, _AFTER_TIME = _DELTA.partition(_NO_TIME.encode())
 _LAST = (
     _chunk("content_block_stop", index=0)
     + _chunk("message_delta", delta={"stop_reason": "end_turn", "stop_sequence": None}, usage={"output_tokens": 105})
@@ -106,7 +110,7 @@ class Http(asyncio.Protocol):
         for number in range(EVENTS):
             # Against a plan, not after each other: a late event does not shift those behind it.
             await asyncio.sleep(started + (number + 1) * EVENT_INTERVAL_SECONDS - loop.time())
-            self._transport.write(_DELTA)
+            self._transport.write(b"%bsent=%019d %b" % (_BEFORE_TIME, time.perf_counter_ns(), _AFTER_TIME))
         self._transport.write(_LAST)
 
 
