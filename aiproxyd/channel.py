@@ -12,6 +12,8 @@ import struct
 
 import msgspec
 
+from aiproxyd.key_pool import KeyMark
+from aiproxyd.model.credential import ProviderKeys
 from aiproxyd.model.principal import Principal
 
 _LENGTH = struct.Struct(">I")
@@ -28,6 +30,10 @@ class Configure(_Message, frozen=True, tag="configure"):
 
     config: msgspec.Raw
     """The JSON of a `Config`, without what workers have no use for."""
+    keys: dict[str, ProviderKeys] = {}
+    """What came of the keys of the provider entries, by name."""
+    generation: int = 0
+    """Counts configurations; what is said about a key holds within one."""
 
 
 class Drain(_Message, frozen=True, tag="drain"):
@@ -66,7 +72,15 @@ class Authenticate(_Message, frozen=True, tag="authenticate"):
     credential: str
 
 
-Message = Configure | Drain | Answer | Forget | Ready | Rejected | Authenticate
+class KeyMarked(_Message, frozen=True, tag="key_marked"):
+    """Up: a provider does not take a key any more, or not now. Down, to every other worker: the same."""
+
+    provider: str
+    generation: int
+    mark: KeyMark
+
+
+Message = Configure | Drain | Answer | Forget | Ready | Rejected | Authenticate | KeyMarked
 
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 _encoder = msgspec.json.Encoder()

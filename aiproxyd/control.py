@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import msgspec
 import structlog
 from prometheus_client import CollectorRegistry
 
@@ -25,7 +26,9 @@ from aiproxyd.api.live import LiveFeed
 from aiproxyd.api.server import AdminServer
 from aiproxyd.api.state import ProviderFact
 from aiproxyd.ca.authority import CertificateAuthority
+from aiproxyd.channel import Configure, KeyMarked
 from aiproxyd.classify import Provider, ProviderStatus, ProviderTable
+from aiproxyd.config.keys import problems_of, read_keys, upstream_rules
 from aiproxyd.config.loader import load
 from aiproxyd.config.providers import provider_table
 from aiproxyd.config.schema import AuthMode, Config, keeping_restart_fields, restart_fields_changed
@@ -33,6 +36,7 @@ from aiproxyd.exceptions import AiproxydError, ConfigError, StorageError
 from aiproxyd.fold import Fold, LiveSink
 from aiproxyd.identity.users import Identity, ensure_first_user
 from aiproxyd.journal.segments import has_live_worker, journal_bytes
+from aiproxyd.model.credential import ProviderKeys
 from aiproxyd.storage.store import Store
 from aiproxyd.supervisor import Supervisor
 from aiproxyd.telemetry.exposed import LabelledRegistry
@@ -44,6 +48,7 @@ from aiproxyd.telemetry.prices import PriceBook
 from aiproxyd.telemetry.rotating_file import RotatingFile
 from aiproxyd.telemetry.troubles import TroubleLog
 from aiproxyd.telemetry.worker_processes import WorkerProcesses
+from aiproxyd.upstream import Upstreams
 
 log = structlog.get_logger("aiproxyd.control")
 
@@ -73,6 +78,10 @@ class Control:
         self._environ = environ
         self.live = LiveFeed()
         """What happens, for those who look on."""
+        self._keys: dict[str, ProviderKeys] = {}
+        self._generation = 0
+        self._upstreams = Upstreams()
+        """As the workers have them, to know the state of every key."""
         self._stop_requests = 0
         self._stop = asyncio.Event()
 
@@ -117,6 +126,7 @@ class Control:
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         config = self.config
+        self._keys = read_keys(config, self._environ)
         self._hide_secrets()
         _own_folder(config.data_dir)
         stack.enter_context(_sole_control(config.data_dir))
@@ -128,7 +138,7 @@ class Control:
         stack.push_async_callback(self._store.close)
         self._identity = Identity(config.auth.users, self._store)
         self.first_user = await ensure_first_user(self._store, config)
-        self._table = provider_table(config)
+        self._table = provider_table(config, problems_of(self._keys))
         _warn_about(self._table)
 
         self._admin_socket = _listen(config.admin.listen)
@@ -160,7 +170,10 @@ class Control:
         stack.callback(self.live.close)
 
         self._supervisor = Supervisor(
-            listen=self._sockets, config=config.for_workers(), authenticate=self._identity.authenticate
+            listen=self._sockets,
+            configuration=self._for_workers(),
+            authenticate=self._identity.authenticate,
+            key_marked=self._key_marked,
         )
         registry.register(WorkerProcesses(lambda: self._supervisor.pids_by_slot))
         stack.push_async_callback(self._finish)
@@ -279,7 +292,8 @@ class Control:
         self._metrics.reload_attempted(time.time())
         try:
             config = load(self._config_path, self._environ)
-            table = provider_table(config)
+            keys = read_keys(config, self._environ)
+            table = provider_table(config, problems_of(keys))
         except ConfigError as exc:
             log.error("configuration not reloaded, the old one stays", error=str(exc))
             return str(exc)
@@ -288,10 +302,12 @@ class Control:
         # A worker that starts later would otherwise sign with another CA, or write where nobody reads.
         self.config = config = keeping_restart_fields(self.config, config)
         configure_logging(config.logging.format, config.logging.level)
+        self._keys = keys
+        self._generation += 1
         self._hide_secrets()
         self._identity.replace_users(config.auth.users)
         self._prices.replace_overrides(config.pricing.to_overrides())
-        self._supervisor.configure(config.for_workers())
+        self._supervisor.configure(self._for_workers())
         self._supervisor.forget_answers()
         self._apply_providers(table)
         log.info("configuration reloaded", providers=len(table.providers))
@@ -307,10 +323,19 @@ class Control:
             metrics.basic_password,
             *tracing.headers.values(),
         )
-        secrets.replace([secret.get_secret_value() for secret in held if secret is not None])
+        keys = [secret for each in self._keys.values() for key in each.keys for secret in key.secrets]
+        secrets.replace([*(secret.get_secret_value() for secret in held if secret is not None), *keys])
+
+    def _for_workers(self) -> Configure:
+        return Configure(config=msgspec.Raw(self.config.for_workers()), keys=self._keys, generation=self._generation)
+
+    def _key_marked(self, marked: KeyMarked) -> None:
+        """Take note of what a worker learnt about a key; the others are told already."""
+        self._upstreams.mark(marked.provider, marked.mark, generation=marked.generation, now=time.monotonic())
 
     def _apply_providers(self, table: ProviderTable) -> None:
         self._table = table
+        self._upstreams.replace(upstream_rules(self.config, self._keys), generation=self._generation)
         _warn_about(table)
         self._metrics.reload_attempted(time.time())
         self._metrics.set_providers(table)

@@ -13,7 +13,6 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 
-import msgspec
 import structlog
 
 from aiproxyd.channel import (
@@ -23,6 +22,7 @@ from aiproxyd.channel import (
     Configure,
     Drain,
     Forget,
+    KeyMarked,
     Message,
     Ready,
     Rejected,
@@ -68,20 +68,23 @@ class Supervisor:
         self,
         *,
         listen: Sequence[socket.socket],
-        config: bytes,
+        configuration: Configure,
         authenticate: Callable[[str], Awaitable[Principal | None]],
+        key_marked: Callable[[KeyMarked], None] = lambda _marked: None,
     ) -> None:
         """Prepare; nothing runs before `start`.
 
         Args:
             listen: Bound, listening sockets that every worker inherits.
-            config: JSON of the configuration for workers.
+            configuration: For every worker.
             authenticate: Answers whose credential it is; raises AiproxydError when nobody can tell.
+            key_marked: Hears what a worker learnt about a key, besides the other workers.
         """
         self.restarts = 0
         self._listen = listen
-        self._config = config
+        self._configuration = configuration
         self._authenticate = authenticate
+        self._key_marked = key_marked
         self._workers: dict[int, WorkerProcess] = {}
         self._keepers: list[asyncio.Task[None]] = []
         self._answers: set[asyncio.Task[None]] = set()
@@ -122,10 +125,10 @@ class Supervisor:
             for wait in waiting:
                 wait.cancel()
 
-    def configure(self, config: bytes) -> None:
+    def configure(self, configuration: Configure) -> None:
         """Send a new configuration to every worker, and to those that start later."""
-        self._config = config
-        self._tell(Configure(config=msgspec.Raw(config)))
+        self._configuration = configuration
+        self._tell(configuration)
 
     def forget_answers(self) -> None:
         """Make every worker ask again for every credential."""
@@ -148,9 +151,10 @@ class Supervisor:
             await worker.process.wait()
         await asyncio.gather(*self._keepers, return_exceptions=True)
 
-    def _tell(self, message: Message) -> None:
+    def _tell(self, message: Message, *, but: WorkerProcess | None = None) -> None:
         for worker in self._workers.values():
-            worker.channel.send(message)
+            if worker is not but:
+                worker.channel.send(message)
 
     async def _spawn(self, slot: int) -> WorkerProcess:
         worker_id = str(uuid.uuid4())
@@ -176,7 +180,7 @@ class Supervisor:
             ours.close()
             raise
         worker = WorkerProcess(worker_id, process, await Channel.open(ours))
-        worker.channel.send(Configure(config=msgspec.Raw(self._config)))
+        worker.channel.send(self._configuration)
         self._workers[slot] = worker
         return worker
 
@@ -248,6 +252,9 @@ class Supervisor:
                     task = asyncio.ensure_future(self._answer(worker, message))
                     self._answers.add(task)
                     task.add_done_callback(self._answers.discard)
+                case KeyMarked():
+                    self._key_marked(message)
+                    self._tell(message, but=worker)
                 case _:
                     log.error("worker sent what only control may send", pid=worker.process.pid)
                     return

@@ -15,7 +15,8 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 
 import structlog
 import uvloop
@@ -23,8 +24,9 @@ from pydantic import ValidationError
 
 from aiproxyd.ca.authority import CertificateAuthority
 from aiproxyd.ca.leaves import LeafStore
-from aiproxyd.channel import Answer, Channel, Configure, Drain, Forget, Ready, Rejected
+from aiproxyd.channel import Answer, Channel, Configure, Drain, Forget, KeyMarked, Ready, Rejected
 from aiproxyd.classify import ProviderTable
+from aiproxyd.config.keys import problems_of, upstream_rules
 from aiproxyd.config.providers import base_url_authorities, provider_table
 from aiproxyd.config.schema import Config
 from aiproxyd.exceptions import AiproxydError
@@ -39,8 +41,10 @@ from aiproxyd.mitm.journal_guard import JournalGuard
 from aiproxyd.mitm.report import Reporter
 from aiproxyd.mitm.tap import Tap
 from aiproxyd.mitm.tls import ClientContexts, UpstreamTls
+from aiproxyd.model.credential import ProviderKeys
 from aiproxyd.model.observation import WorkerStarted
-from aiproxyd.telemetry.logs import configure_logging
+from aiproxyd.telemetry.logs import configure_logging, secrets
+from aiproxyd.upstream import Upstreams
 
 log = structlog.get_logger("aiproxyd.worker")
 
@@ -70,7 +74,7 @@ class Worker:
             config.data_dir / "journal", self._worker_id, max_journal_bytes=config.recording.journal_max_bytes
         )
         try:
-            await self._start(config)
+            await self._start(config, first)
             self._channel.send(Ready())
             conversation = asyncio.ensure_future(self._converse())
             await self._over.wait()
@@ -80,14 +84,16 @@ class Worker:
             self._journal.flush()
             self._journal.close()
 
-    async def _start(self, config: Config) -> None:
+    async def _start(self, config: Config, configure: Configure) -> None:
         loop = asyncio.get_running_loop()
+        self._upstreams = Upstreams()
+        self._use_keys(config, configure)
         reporter = Reporter(self._journal, schedule=lambda flush: loop.call_later(FLUSH_DELAY_SECONDS, self._flush, flush))
         reporter.tell(WorkerStarted(at=reporter.now(), worker_id=self._worker_id, pid=os.getpid()))
         reporter.flush()
         self._config = config
         self._identity = RemoteIdentity(self._channel, cache_seconds=config.auth.cache_seconds)
-        self._connect = ConnectAddon(self._identity, _connect_settings(config))
+        self._connect = ConnectAddon(self._identity, _connect_settings(config, configure.keys))
         self._guard = JournalGuard(self._journal, refuse=config.recording.on_journal_failure == "refuse")
         self._tap = Tap(reporter, TapSettings.of(config))
         self._egress = Egress(_egress_settings(config))
@@ -138,24 +144,32 @@ class Worker:
                 case Forget():
                     self._identity.forget()
                 case Configure():
-                    self._reconfigure(bytes(message.config))
+                    self._reconfigure(message)
+                case KeyMarked(provider=provider, mark=mark, generation=generation):
+                    self._upstreams.mark(provider, mark, generation=generation, now=time.monotonic())
                 case Drain(timeout_seconds=timeout_seconds):
                     self._drain(timeout_seconds)
         log.warning("control is gone; finishing streams")
         self._identity.lose_control()
         self._drain(self._config.drain_timeout_seconds)
 
-    def _reconfigure(self, raw: bytes) -> None:
+    def _use_keys(self, config: Config, configure: Configure) -> None:
+        """Use the keys and rules of a configuration, and keep the keys out of the log."""
+        secrets.replace([secret for each in configure.keys.values() for key in each.keys for secret in key.secrets])
+        self._upstreams.replace(upstream_rules(config, configure.keys), generation=configure.generation)
+
+    def _reconfigure(self, configure: Configure) -> None:
         """Use a new configuration whole, or not at all."""
         try:
-            config = Config.model_validate_json(raw)
-            connect, tap, egress = _connect_settings(config), TapSettings.of(config), _egress_settings(config)
+            config = Config.model_validate_json(bytes(configure.config))
+            connect, tap, egress = _connect_settings(config, configure.keys), TapSettings.of(config), _egress_settings(config)
             front, engine = FrontSettings.of(config), EngineSettings.of(config)
         except (ValidationError, AiproxydError) as exc:
             self._channel.send(Rejected(reason=str(exc)))
             return
         self._config = config
         configure_logging(config.logging.format, config.logging.level, facts={"worker": os.getpid()})
+        self._use_keys(config, configure)
         self._connect.settings = connect
         self._tap.settings = tap
         self._egress.settings = egress
@@ -186,9 +200,9 @@ class Worker:
         self._over.set()
 
 
-def _connect_settings(config: Config) -> ConnectSettings:
+def _connect_settings(config: Config, keys: Mapping[str, ProviderKeys]) -> ConnectSettings:
     return ConnectSettings(
-        providers=provider_table(config),
+        providers=provider_table(config, problems_of(keys)),
         auth_mode=config.auth.mode.value,
         realm=config.auth.realm,
         allowed_ports=frozenset(config.egress.allowed_ports),

@@ -106,14 +106,23 @@ def _section(field: SettingField) -> str:
     if field.is_list:
         default = ", ".join(f"`{entry.name}`" for entry in field.info.default) or "none"
         text += f"{_sentences(field.info.description or '')} Default: {default}.\n\n"
-    inner = [each for each in fields_of(field.section).values() if each.section is not None]
-    text += _table(field.section, list(fields_of(field.section).values()))
-    for each in inner:
-        assert each.section is not None
-        text += (
-            f"\n### `{field.name}.{each.name}{'[]' if each.is_list else ''}`\n\n{_sentences(each.section.__doc__ or '')}\n\n"
-        )
-        text += _table(each.section, list(fields_of(each.section).values()))
+    return (
+        text
+        + _table(field.section, list(fields_of(field.section).values()))
+        + _below(field.section, heading.strip("# `"), set())
+    )
+
+
+def _below(model: type[Section], path: str, seen: set[type[Section]]) -> str:
+    """Return the parts about the sections inside `model`, each kind of section once."""
+    text = ""
+    for each in fields_of(model).values():
+        if each.section is None or each.section in seen:
+            continue
+        seen.add(each.section)
+        name = f"{path}.{each.name}{'[]' if each.is_list else ''}"
+        text += f"\n### `{name}`\n\n{_sentences(each.section.__doc__ or '')}\n\n"
+        text += _table(each.section, list(fields_of(each.section).values())) + _below(each.section, name, seen)
     return text
 
 
@@ -182,6 +191,8 @@ def _default(field: SettingField) -> str:
     if field.info.is_required():
         return "required"
     value = _plain(field.info.get_default(call_default_factory=True, validated_data={}))
+    if field.section is not None and isinstance(value, dict):
+        return "that of each"
     if value is None:
         return "none"
     return f"`{_flow(value)}`"

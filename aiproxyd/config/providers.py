@@ -20,6 +20,7 @@ from aiproxyd.config.schema import Config, ProviderConfig
 from aiproxyd.model.authority import Authority, parse_authority
 from aiproxyd.model.endpoint import Endpoint
 from aiproxyd.providers.facts import ProviderFacts, parse_facts
+from aiproxyd.upstream import Target
 
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 _PATH = re.compile(r"[!-~]*\Z")
@@ -35,9 +36,15 @@ class BaseUrl(msgspec.Struct, frozen=True):
     """Without a trailing slash; empty for none."""
 
 
-def provider_table(config: Config) -> ProviderTable:
-    """Return every configured provider, resolved, in the order of the configuration."""
-    resolved = [_resolve(entry, config.egress.allowed_ports) for entry in config.providers]
+def provider_table(config: Config, problems: Mapping[str, str] | None = None) -> ProviderTable:
+    """Return every configured provider, resolved, in the order of the configuration.
+
+    Args:
+        config: Its entries.
+        problems: Why the keys of entries cannot be used, by the entry's name: `keys.problems_of`.
+    """
+    problems = problems or {}
+    resolved = [_resolve(entry, config.egress.allowed_ports, problems.get(entry.name, "")) for entry in config.providers]
     claims: dict[HostAndPort, str] = {}
     excluded: dict[str, str] = {}
     for provider in sorted(resolved, key=lambda provider: provider.name):
@@ -52,34 +59,50 @@ def provider_table(config: Config) -> ProviderTable:
 
 
 def base_url_authorities(config: Config) -> frozenset[Authority]:
-    """Return the destinations an operator named as a `base_url`; they are exempt from the private-address rule."""
-    parsed = (parse_base_url(entry.base_url) for entry in config.providers if entry.base_url is not None)
-    return frozenset(url.authority for url in parsed if isinstance(url, BaseUrl))
+    """Return the destinations an operator named as `base_url` or `target`; they are exempt from the private-address rule."""
+    parsed: list[BaseUrl | Target | str] = []
+    for entry in config.providers:
+        if entry.base_url is not None:
+            parsed.append(parse_base_url(entry.base_url))
+        if entry.target is not None:
+            parsed.append(parse_target(entry.target))
+    return frozenset(url.authority for url in parsed if not isinstance(url, str))
 
 
 def parse_base_url(text: str) -> BaseUrl | str:
     """Return `text` parsed, or the sentence that says what is wrong with it. Credentials in it are never repeated."""
-    shown = repr(re.sub(r"//[^/@]*@", "//***@", text))
+    parsed = _parse_url(text, "base_url")
+    return parsed if isinstance(parsed, str) else BaseUrl(parsed.authority, parsed.path)
+
+
+def parse_target(text: str) -> Target | str:
+    """As `parse_base_url`, for a `target`."""
+    return _parse_url(text, "target")
+
+
+def _parse_url(text: str, setting: str) -> Target | str:
+    # Nothing behind the host is shown where credentials may stand.
+    shown = f"{setting} {re.sub(r'//[^/@]*@', '//***@', re.sub(r'[?#].*', '…', text))!r}"
     try:
         parts = urlsplit(text)
     except ValueError:
-        return f"base_url {shown} is no URL"
+        return f"{shown} is no URL"
     default_port = _DEFAULT_PORTS.get(parts.scheme)
     if default_port is None:
-        return f"base_url {shown} does not begin with https:// or http://"
+        return f"{shown} does not begin with https:// or http://"
     if "@" in parts.netloc:
-        return f"base_url {shown} holds credentials; clients bring their own"
+        return f"{shown} holds credentials; give them as keys, or let clients bring their own"
     if not parts.netloc:
-        return f"base_url {shown} has no host"
+        return f"{shown} has no host"
     if parts.query or parts.fragment or "?" in text or "#" in text:
-        return f"base_url {shown} has a query or a fragment"
+        return f"{shown} has a query or a fragment"
     try:
         authority = parse_authority(parts.netloc, default_port=default_port)
     except ValueError:
-        return f"base_url {shown} has no usable host or port"
+        return f"{shown} has no usable host or port"
     if not _PATH.match(parts.path):
-        return f"base_url {shown} has a path with characters that must be percent-encoded"
-    return BaseUrl(authority, parts.path.rstrip("/"))
+        return f"{shown} has a path with characters that must be percent-encoded"
+    return Target(parts.scheme, authority, parts.path.rstrip("/"))
 
 
 @functools.cache
@@ -89,7 +112,7 @@ def facts_of(provider_type: str) -> ProviderFacts:
     return parse_facts(file.read_text(encoding="utf-8"))
 
 
-def _resolve(entry: ProviderConfig, allowed_ports: Iterable[int]) -> Provider:
+def _resolve(entry: ProviderConfig, allowed_ports: Iterable[int], problem: str) -> Provider:
     facts = facts_of(entry.type.value)
     url = parse_base_url(entry.base_url) if entry.base_url is not None else None
     # Without a port, a host is claimed on each port a CONNECT may name, as in Coder's proxy.
@@ -107,6 +130,8 @@ def _resolve(entry: ProviderConfig, allowed_ports: Iterable[int]) -> Provider:
         authorities.append((url.authority.host, url.authority.port))
     if not authorities and not reason:
         reason = "it has no host: give it a base_url or hosts"
+    target = parse_target(entry.target) if entry.target is not None else None
+    reason = reason or (target if isinstance(target, str) else "") or problem
     status = ProviderStatus.ENABLED
     if not entry.enabled:
         status, reason = ProviderStatus.DISABLED, reason or "enabled is false"

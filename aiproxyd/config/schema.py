@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, field_validator, model_validator
 
+from aiproxyd.config.credentials import MAX_KEYS, ActorHeadersConfig, BreakerConfig, KeyConfig, TimeoutsConfig
 from aiproxyd.config.observability import MetricsConfig, PricingConfig, TracingConfig
 from aiproxyd.config.section import Section, restart
 from aiproxyd.model.authority import parse_authority
@@ -178,6 +179,10 @@ class ProviderType(StrEnum):
     OPENAI_COMPAT = "openai-compat"
 
 
+# Their tokens belong to a person's subscription.
+_ALWAYS_BYOK = frozenset({ProviderType.COPILOT, ProviderType.CHATGPT})
+
+
 class ProviderConfig(Section):
     """One provider whose hosts are decrypted."""
 
@@ -193,6 +198,20 @@ class ProviderConfig(Section):
     """A disabled provider is not decrypted."""
     when_disabled: Literal["refuse", "tunnel"] = "refuse"
     """What a CONNECT to a disabled or broken provider gets."""
+    keys: tuple[KeyConfig, ...] = Field((), max_length=MAX_KEYS)
+    """The organisation's keys, in the order they are tried; without one each user brings their own. Bedrock takes one."""
+    byok: bool = True
+    """Whether a user may bring an own key. Where it is false and there are keys, they replace it."""
+    breaker: BreakerConfig = BreakerConfig()
+    """When requests are refused because the provider fails."""
+    timeouts: TimeoutsConfig = TimeoutsConfig()
+    """How long the provider may take."""
+    retry_body_max_bytes: int = Field(16 << 20, ge=0, le=1 << 30)
+    """A larger request body is not kept, so its request is not sent again with another key."""
+    target: str | None = None
+    """`http(s)://host[:port][/prefix]` of an AI gateway that gets the decrypted requests instead of the provider."""
+    actor_headers: ActorHeadersConfig = ActorHeadersConfig()
+    """Whether the provider is told who a request is from."""
 
     @field_validator("name")
     @classmethod
@@ -201,6 +220,23 @@ class ProviderConfig(Section):
             message = f"{name!r} is not lower-case letters, digits and single hyphens"
             raise ValueError(message)
         return name
+
+    @model_validator(mode="after")
+    def _keys_fit(self) -> "ProviderConfig":
+        if not self.keys:
+            return self
+        message = ""
+        if self.type in _ALWAYS_BYOK:
+            message = f"keys: each user of {self.type.value} logs in on their own, so the provider takes none"
+        elif self.target is not None:
+            message = "keys: the gateway that target names has its own"
+        elif self.type is ProviderType.BEDROCK and len(self.keys) > 1:
+            message = "keys: bedrock takes one, because its errors do not tell whether a key is to blame"
+        elif self.type is not ProviderType.BEDROCK and any(key.is_aws for key in self.keys):
+            message = "keys: AWS credentials are for providers of the type bedrock"
+        if message:
+            raise ValueError(message)
+        return self
 
 
 class DecryptConfig(Section):
@@ -407,7 +443,7 @@ class Config(Section):
         return f"sqlite+aiosqlite:///{self.data_dir / 'aiproxyd.sqlite3'}"
 
     def for_workers(self) -> bytes:
-        """Return the JSON of what workers need; `Config` reads it back. No secret of the control process."""
+        """Return the JSON of what workers need; `Config` reads it back. No secret: keys travel beside it, resolved."""
         return self.model_dump_json(exclude=_NOT_FOR_WORKERS).encode()
 
 
@@ -418,6 +454,7 @@ _NOT_FOR_WORKERS: Any = {
     "metrics": {"token", "basic_user", "basic_password"},
     "tracing": {"headers"},
     "pricing": True,
+    "providers": {"__all__": {"keys"}},
 }
 
 

@@ -205,6 +205,8 @@ class InterceptionEnded(_Observation, frozen=True, omit_defaults=True, kw_only=T
     """From the request head to the first text, reasoning or tool call of a streamed response."""
     duration_seconds: float = 0.0
     output_characters: int = 0
+    credential_hint: str = ""
+    """Of the key that was used in the end, where it is one of the provider entry; empty leaves that of the start."""
     metadata: dict[str, str] = {}
 
 
@@ -217,6 +219,55 @@ class UnknownEventsSeen(_Observation, frozen=True, omit_defaults=True, kw_only=T
     """By kind; bounded in number and length by the sender."""
     samples: dict[str, str] = {}
     """By kind, for some of them: the shape of one, without anything that anybody said."""
+
+
+class KeyStateChanged(_Observation, frozen=True, omit_defaults=True, kw_only=True, tag="key_state_changed"):
+    """A key of a provider entry may not be used any more, or not now."""
+
+    provider: str
+    state: str
+    """`temporary` or `permanent`."""
+    reason: str
+    """`rate_limited`, `unauthorized` or `forbidden`."""
+    credential_hint: str = ""
+    """Masked, at most 15 characters."""
+    cooldown_seconds: float = 0.0
+    """How long, for `temporary`."""
+
+
+class KeyPoolExhausted(_Observation, frozen=True, omit_defaults=True, kw_only=True, tag="key_pool_exhausted"):
+    """No key of a provider entry was left for a request."""
+
+    provider: str
+    outcome: str
+    """`rate_limited` or `auth_failed`."""
+
+
+class KeyFailover(_Observation, frozen=True, omit_defaults=True, kw_only=True, tag="key_failover"):
+    """A request that used keys of a provider entry got its answer, or ran out of keys. Exactly one for each such request."""
+
+    provider: str
+    attempts: int
+    """How many keys it tried, 1 for a request that went well at once."""
+
+
+class BreakerChanged(_Observation, frozen=True, omit_defaults=True, kw_only=True, tag="breaker_changed"):
+    """A circuit breaker of this worker took another state."""
+
+    provider: str
+    endpoint: str
+    """The route."""
+    model: str
+    state: str
+    """`closed`, `half_open` or `open`."""
+
+
+class BreakerRejected(_Observation, frozen=True, omit_defaults=True, kw_only=True, tag="breaker_rejected"):
+    """A circuit breaker refused a request."""
+
+    provider: str
+    endpoint: str
+    model: str
 
 
 class RecordsLost(_Observation, frozen=True, omit_defaults=True, kw_only=True, tag="records_lost"):
@@ -240,5 +291,10 @@ Observation = (
     | ThoughtRecorded
     | InterceptionEnded
     | UnknownEventsSeen
+    | KeyStateChanged
+    | KeyPoolExhausted
+    | KeyFailover
+    | BreakerChanged
+    | BreakerRejected
     | RecordsLost
 )

@@ -7,9 +7,11 @@ import signal
 import socket
 import sys
 
+import msgspec
 import psutil
 
 from aiproxyd.ca.authority import CertificateAuthority
+from aiproxyd.channel import Configure
 from aiproxyd.config.loader import load
 from aiproxyd.supervisor import RESOLVER_THREADS, Supervisor
 
@@ -24,7 +26,8 @@ async def one_worker(tmp_path):
         return None
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        supervisor = Supervisor(listen=[listener], config=config.for_workers(), authenticate=authenticate)
+        configuration = Configure(config=msgspec.Raw(config.for_workers()))
+        supervisor = Supervisor(listen=[listener], configuration=configuration, authenticate=authenticate)
         await supervisor.start(1)
         try:
             yield supervisor

@@ -1,0 +1,135 @@
+"""What is done with requests to a provider besides forwarding them, and the keys and breakers that decide it. Pure.
+
+`UpstreamRules` is the configuration of one provider entry, resolved. `Upstreams` holds what a worker remembers of each entry from
+request to request, and keeps of it at a reload what is still true.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from aiproxyd.breaker import Breakers, BreakerSettings
+from aiproxyd.key_pool import KeyMark, KeyPool
+from aiproxyd.model.authority import Authority
+from aiproxyd.model.credential import UpstreamKey
+from aiproxyd.model.principal import Principal
+
+
+class Target(msgspec.Struct, frozen=True):
+    """Where requests go instead of the host that the client named: a gateway."""
+
+    scheme: str
+    """`https` or `http`."""
+    authority: Authority
+    path: str
+    """Stands before `/{provider}` and the request's path; without a trailing slash."""
+
+
+class ActorHeaders(msgspec.Struct, frozen=True):
+    """Lower-case names of the headers that tell a provider who a request is from; empty for none."""
+
+    id: str = ""
+    username: str = ""
+    groups: str = ""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Every name; a client's own fields of these names are removed."""
+        return frozenset(name for name in (self.id, self.username, self.groups) if name)
+
+    def fields(self, principal: Principal) -> tuple[tuple[str, str], ...]:
+        """Return the fields for `principal`; what no header can hold is percent-encoded as UTF-8."""
+        values = ((self.id, principal.id), (self.username, principal.name), (self.groups, ",".join(principal.groups)))
+        return tuple((name, _field_value(value)) for name, value in values if name and value)
+
+
+class UpstreamRules(msgspec.Struct, frozen=True):
+    """A provider entry's settings about its requests."""
+
+    provider: str
+    type: str
+    keys: tuple[UpstreamKey, ...] = ()
+    byok: bool = True
+    """Whether a client may use a credential of its own."""
+    breaker: BreakerSettings | None = None
+    """None when there is none."""
+    connect_timeout_seconds: float | None = None
+    first_byte_timeout_seconds: float | None = None
+    idle_timeout_seconds: float | None = None
+    retry_body_max_bytes: int = 16 << 20
+    """A larger request body is not kept, so its request is not sent again; one that must be signed is refused."""
+    target: Target | None = None
+    actor_headers: ActorHeaders = ActorHeaders()
+
+    @property
+    def fails_over(self) -> bool:
+        """Whether the provider's answers tell good keys from bad ones."""
+        return self.type != "bedrock"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is nothing to do but forward: requests may then take the shortest way."""
+        return (
+            not self.keys
+            and self.byok
+            and self.breaker is None
+            and self.first_byte_timeout_seconds is None
+            and self.target is None
+            and not self.actor_headers.names
+        )
+
+
+class Upstream:
+    """One provider entry in one worker: its rules, and what is remembered of its keys and endpoints."""
+
+    def __init__(self, rules: UpstreamRules, before: "Upstream | None" = None) -> None:
+        """
+        Args:
+            rules: The entry's.
+            before: The entry of this name before a reload.
+        """
+        self.rules = rules
+        fails_over = rules.fails_over
+        if before is None:
+            self.pool = KeyPool(rules.keys, fails_over=fails_over)
+        else:
+            self.pool = before.pool.renewed(rules.keys, fails_over=fails_over)
+        self.breakers: Breakers | None = None
+        if rules.breaker is not None:
+            same = before is not None and before.breakers is not None and before.rules.breaker == rules.breaker
+            self.breakers = before.breakers if same and before is not None else Breakers(rules.breaker)
+
+
+class Upstreams:
+    """Every provider entry of a worker, by name."""
+
+    def __init__(self, rules: Mapping[str, UpstreamRules] | None = None) -> None:
+        self.generation = 0
+        """Counts reloads; what is told about a key of another generation is void."""
+        self._by_name: dict[str, Upstream] = {}
+        self.replace(rules or {})
+
+    def of(self, provider: str) -> Upstream:
+        """Return the entry named `provider`; one without any rule when there is none."""
+        found = self._by_name.get(provider)
+        return found if found is not None else Upstream(UpstreamRules(provider, ""))
+
+    def replace(self, rules: Mapping[str, UpstreamRules], *, generation: int = 0) -> None:
+        """Use these rules from now on. Keys that were marked for good get another chance."""
+        self.generation = generation
+        self._by_name = {name: Upstream(each, self._by_name.get(name)) for name, each in rules.items()}
+
+    def mark(self, provider: str, mark: KeyMark, *, generation: int, now: float) -> None:
+        """Take note of what another worker learnt about a key."""
+        upstream = self._by_name.get(provider)
+        if upstream is not None and generation == self.generation:
+            upstream.pool.mark(mark, now)
+
+
+def _field_value(text: str) -> str:
+    if all(" " <= character <= "~" and character != "%" for character in text):
+        return text.strip()
+    return "".join(
+        character if "!" <= character <= "~" and character != "%" else "".join(f"%{byte:02X}" for byte in character.encode())
+        for character in text
+    )
