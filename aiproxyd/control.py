@@ -331,11 +331,14 @@ class Control:
 
     def _key_marked(self, marked: KeyMarked) -> None:
         """Take note of what a worker learnt about a key; the others are told already."""
-        self._upstreams.mark(marked.provider, marked.mark, generation=marked.generation, now=time.monotonic())
+        now = time.monotonic()
+        self._upstreams.mark(marked.provider, marked.mark, generation=marked.generation, now=now)
+        self._metrics.upstreams.set_key_pools(self._upstreams.key_counts(now))
 
     def _apply_providers(self, table: ProviderTable) -> None:
         self._table = table
         self._upstreams.replace(upstream_rules(self.config, self._keys), generation=self._generation)
+        self._metrics.upstreams.set_key_pools(self._upstreams.key_counts(time.monotonic()))
         _warn_about(table)
         self._metrics.reload_attempted(time.time())
         self._metrics.set_providers(table)
@@ -361,6 +364,7 @@ class Control:
             size = journal_bytes(journal)
             self._journal_exceeded = size > self.config.recording.journal_max_bytes
             self._metrics.set_journal(size, self._fold.lag_seconds)
+            self._metrics.upstreams.set_key_pools(self._upstreams.key_counts(time.monotonic()))
             self._metrics.set_workers(self._supervisor.ready_workers, self._supervisor.restarts)
             described = json.dumps(
                 {

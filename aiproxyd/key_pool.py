@@ -10,7 +10,7 @@ Not for Bedrock: its 403 speaks of the model as often as of the credentials. A p
 import enum
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -191,10 +191,3 @@ def cooldown_seconds(headers: Headers) -> float:
     if _SECONDS.match(seconds):
         return min(float(seconds), MAX_COOLDOWN_SECONDS)
     return DEFAULT_COOLDOWN_SECONDS
-
-
-def counts_of(states: Mapping[int, KeyState], keys: int) -> dict[KeyState, int]:
-    """Return how many of `keys` keys are in each state, those that `states` does not name being valid."""
-    counts = {state: sum(each is state for each in states.values()) for state in KeyState}
-    counts[KeyState.VALID] += keys - len(states)
-    return counts

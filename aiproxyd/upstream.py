@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import msgspec
 
 from aiproxyd.breaker import Breakers, BreakerSettings
-from aiproxyd.key_pool import KeyMark, KeyPool
+from aiproxyd.key_pool import KeyMark, KeyPool, KeyState
 from aiproxyd.model.authority import Authority
 from aiproxyd.model.credential import UpstreamKey
 from aiproxyd.model.principal import Principal
@@ -118,6 +118,10 @@ class Upstreams:
         """Use these rules from now on. Keys that were marked for good get another chance."""
         self.generation = generation
         self._by_name = {name: Upstream(each, self._by_name.get(name)) for name, each in rules.items()}
+
+    def key_counts(self, now: float) -> dict[str, dict[KeyState, int]]:
+        """Return how many keys are in each state, by the name of each entry that has keys."""
+        return {name: upstream.pool.counts(now) for name, upstream in self._by_name.items() if upstream.pool.keys}
 
     def mark(self, provider: str, mark: KeyMark, *, generation: int, now: float) -> None:
         """Take note of what another worker learnt about a key."""

@@ -14,8 +14,8 @@ from pydantic.fields import FieldInfo
 from aiproxyd.config.schema import Config
 from aiproxyd.config.section import Section
 
-# Settings that hold a digest where an operator may paste the secret itself by mistake.
-_SECRET_BY_NAME = frozenset({"token_sha256"})
+# Settings that hold a digest, or the name of a place, where an operator may paste the secret itself by mistake.
+_SECRET_BY_NAME = frozenset({"token_sha256", "env"})
 
 
 class SettingField(msgspec.Struct, frozen=True):

@@ -213,12 +213,12 @@ def _expectation(error: ErrorDetails, location: Location) -> str:
 
 def _shown(value: Any, location: Location) -> str:
     """Return `value` for a message; empty when it may hold a secret or is not one line."""
+    if isinstance(value, dict | list | tuple | None):
+        return _kind(value)
     if _may_hold_secret(location):
         return ""
     if isinstance(value, Path):
         value = str(value)
-    if isinstance(value, dict | list | tuple | None):
-        return _kind(value)
     if not isinstance(value, str | int | float | bool):
         return ""
     text = _USERINFO.sub("//***@", value) if isinstance(value, str) else value

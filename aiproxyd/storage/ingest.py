@@ -48,6 +48,7 @@ _of_key = interceptions.c.id == bindparam("key")
 _DESCRIBE = update(interceptions).where(_of_key)
 # The first end wins.
 _END = update(interceptions).where(_of_key, interceptions.c.ended_at.is_(None))
+_SWITCH_KEY = update(interceptions).where(_of_key, interceptions.c.ended_at.is_(None))
 _ANSWER_PROMPT = update(user_prompts).where(user_prompts.c.interception_id == bindparam("key"))
 
 
@@ -79,6 +80,7 @@ async def ingest(
     await _upsert(connection, users, new_users, ("id",), change=("name", "groups"))
     await _insert_new(connection, interceptions, changes.started.values(), ("id",))
     await _execute(connection, _DESCRIBE, changes.described.values())
+    await _execute(connection, _SWITCH_KEY, changes.switched_keys.values())
     await _execute(connection, _END, changes.ended.values())
     await _upsert(connection, token_usages, changes.tokens.values(), ("interception_id", "position"), change=_REPORTED)
     await _insert_new(connection, user_prompts, changes.prompts.values(), ("interception_id",))

@@ -60,6 +60,8 @@ class Changes:
     prompts: dict[str, Row] = field(default_factory=dict)
     answered_prompts: dict[str, Row] = field(default_factory=dict)
     """Prompts of earlier runs whose response id is known."""
+    switched_keys: dict[str, Row] = field(default_factory=dict)
+    """Interceptions of earlier runs that ended with another key than they began with."""
     tools: dict[tuple[str, int], Row] = field(default_factory=dict)
     thoughts: dict[tuple[str, int], Row] = field(default_factory=dict)
     users: dict[str, Row] = field(default_factory=dict)
@@ -316,8 +318,12 @@ def _end(changes: Changes, id_: str, o: InterceptionEnded, known: Known | None) 
     }
     if row is not None:
         row.update(ended)
+        if o.credential_hint:
+            row["credential_hint"] = _word(o.credential_hint)
     else:
         changes.ended[id_] = ended | {"key": id_}
+        if o.credential_hint:
+            changes.switched_keys[id_] = {"key": id_, "credential_hint": _word(o.credential_hint)}
     if o.usage_source is not UsageSource.NONE:
         tier = o.metadata.get(_SERVICE_TIER)
         changes.tokens[id_] = _token_row(id_, o, {_SERVICE_TIER: _line(tier)} if tier else {})

@@ -1,6 +1,6 @@
 """The metric families of the `coder` dialect: names, types, labels and buckets of Coder's AI Gateway and its proxy, exactly.
 
-Families of features that do not exist here are absent: injected tools, circuit breaker, key pool, cost control.
+Families of features that do not exist here are absent: injected tools, cost control.
 
 The worst case beside each family is what a hostile client can reach, not what happens. Its first factor is most often the
 *combinations*: distinct tuples of provider, route, method, model, user and client. They are limited for the whole daemon and,
@@ -32,6 +32,8 @@ class Limits(NamedTuple):
     tool_combinations: int = 4_000
     """Distinct provider, model and tool."""
     tool_combinations_of_a_user: int = 400
+    breakers: int = 2_000
+    """Distinct provider, endpoint and model whose circuit breaker ever moved or refused."""
     token_types: int = 16
     """Of one combination. The API with most, chat completions, has ten."""
 
@@ -42,6 +44,7 @@ _PROVIDERS = (LIMITS.providers, "providers")
 _COMBINATIONS = (LIMITS.combinations, "combinations")
 _ENDPOINTS = (LIMITS.endpoints, "endpoints")
 _METHODS = (9, "methods")
+_BREAKERS = (LIMITS.breakers, "breakers")
 # 100 to 599, `0` for none, `other` for what is no status.
 _CODES = (502, "status codes")
 
@@ -91,6 +94,49 @@ NON_INJECTED_TOOL_SELECTIONS = counter(
     "Tool calls in responses.",
     ("provider", "model", "name"),
     ((LIMITS.tool_combinations, "combinations of provider, model and tool"),),
+)
+CIRCUIT_BREAKER_STATE = gauge(
+    GATEWAY + "circuit_breaker_state",
+    "State of a circuit breaker, that of the worker where it is worst: 0 closed, 0.5 half-open, 1 open.",
+    ("provider", "endpoint", "model"),
+    (_BREAKERS,),
+)
+CIRCUIT_BREAKER_TRIPS = counter(
+    GATEWAY + "circuit_breaker_trips_total",
+    "How often a circuit breaker opened, in any worker.",
+    ("provider", "endpoint", "model"),
+    (_BREAKERS,),
+)
+CIRCUIT_BREAKER_REJECTS = counter(
+    GATEWAY + "circuit_breaker_rejects_total",
+    "Requests that a circuit breaker refused.",
+    ("provider", "endpoint", "model"),
+    (_BREAKERS,),
+)
+KEY_POOL_STATE = gauge(
+    GATEWAY + "key_pool_state",
+    "Keys of a provider entry by state: valid, temporary (its rate is limited for a while), permanent (it is not accepted).",
+    ("provider", "state"),
+    (_PROVIDERS, (3, "states")),
+)
+KEY_POOL_STATE_TRANSITIONS = counter(
+    GATEWAY + "key_pool_state_transitions_total",
+    "Keys that became unusable, by reason: rate_limited, unauthorized, forbidden.",
+    ("provider", "reason"),
+    (_PROVIDERS, (3, "reasons")),
+)
+KEY_POOL_EXHAUSTIONS = counter(
+    GATEWAY + "key_pool_exhaustions_total",
+    "Requests for which no key was left, by outcome: rate_limited or auth_failed.",
+    ("provider", "outcome"),
+    (_PROVIDERS, (2, "outcomes")),
+)
+KEY_POOL_FAILOVER_ATTEMPTS = histogram(
+    GATEWAY + "key_pool_failover_attempts",
+    "Keys that a request tried, of those that take keys of a provider entry.",
+    ("provider",),
+    (_PROVIDERS,),
+    buckets=(1, 2, 3, 4, 5, 10, 25),
 )
 PROVIDER_INFO = gauge(
     GATEWAY + "provider_info",
@@ -155,6 +201,13 @@ FAMILIES: tuple[Family, ...] = (
     PROMPTS,
     TOKENS,
     NON_INJECTED_TOOL_SELECTIONS,
+    CIRCUIT_BREAKER_STATE,
+    CIRCUIT_BREAKER_TRIPS,
+    CIRCUIT_BREAKER_REJECTS,
+    KEY_POOL_STATE,
+    KEY_POOL_STATE_TRANSITIONS,
+    KEY_POOL_EXHAUSTIONS,
+    KEY_POOL_FAILOVER_ATTEMPTS,
     PROVIDER_INFO,
     LAST_RELOAD,
     LAST_RELOAD_SUCCESS,
@@ -179,6 +232,13 @@ class CoderMetrics:
         self.prompts = PROMPTS.counter(registry)
         self.tokens = TOKENS.counter(registry)
         self.non_injected_tool_selections = NON_INJECTED_TOOL_SELECTIONS.counter(registry)
+        self.breaker_state = CIRCUIT_BREAKER_STATE.gauge(registry)
+        self.breaker_trips = CIRCUIT_BREAKER_TRIPS.counter(registry)
+        self.breaker_rejects = CIRCUIT_BREAKER_REJECTS.counter(registry)
+        self.key_pool_state = KEY_POOL_STATE.gauge(registry)
+        self.key_pool_transitions = KEY_POOL_STATE_TRANSITIONS.counter(registry)
+        self.key_pool_exhaustions = KEY_POOL_EXHAUSTIONS.counter(registry)
+        self.key_pool_attempts = KEY_POOL_FAILOVER_ATTEMPTS.histogram(registry)
         self.connect_sessions = CONNECT_SESSIONS.counter(registry)
         self.mitm_requests = MITM_REQUESTS.counter(registry)
         self.mitm_requests_inflight = MITM_REQUESTS_INFLIGHT.gauge(registry)

@@ -20,11 +20,16 @@ from prometheus_client import CollectorRegistry, Gauge
 import aiproxyd
 from aiproxyd.classify import ProviderStatus, ProviderTable
 from aiproxyd.model.observation import (
+    BreakerChanged,
+    BreakerRejected,
     ClientTlsFailed,
     ConnectDecided,
     InterceptionDescribed,
     InterceptionEnded,
     InterceptionStarted,
+    KeyFailover,
+    KeyPoolExhausted,
+    KeyStateChanged,
     Observation,
     PassthroughEnded,
     PassthroughStarted,
@@ -51,6 +56,7 @@ from aiproxyd.telemetry.own import MAX_REASONS, MAX_TLS_HOSTS, MAX_UNKNOWN_EVENT
 from aiproxyd.telemetry.series import CombinationSeries, ProviderSeries, SeriesTable, method_label
 from aiproxyd.telemetry.settings import MetricsSettings
 from aiproxyd.telemetry.token_types import token_amounts
+from aiproxyd.telemetry.upstream_series import UpstreamSeries
 
 # Coder's label knows three values; of two entries that claim one host the second is an error.
 _PROVIDER_STATUS = {ProviderStatus.PROXY_EXCLUDED: ProviderStatus.ERROR}
@@ -110,6 +116,8 @@ class MetricsSink:
             registry.register(LegacyNames(collectors_of(coder)))
         self._overhead = Children(own.overhead.labels).of
         self._workers: dict[str, _Worker] = {}
+        self.upstreams = upstreams = UpstreamSeries(coder)
+        """What is counted of keys and circuit breakers."""
         self._provider_info: set[tuple[str, str, str]] = set()
         self._worker_restarts = 0
         self._passthrough = Children(coder.passthrough.labels).of
@@ -135,6 +143,10 @@ class MetricsSink:
             ToolCalled: self._tool_called,
             InterceptionEnded: self._interception_ended,
             UnknownEventsSeen: self._unknown_events_seen,
+            KeyStateChanged: lambda _worker, changed: upstreams.key_changed(changed),
+            KeyPoolExhausted: lambda _worker, exhausted: upstreams.exhausted(exhausted),
+            KeyFailover: lambda _worker, failover: upstreams.answered(failover),
+            BreakerRejected: lambda _worker, rejected: upstreams.rejected(rejected),
             RecordsLost: self._records_lost,
         }
         own.build_info.labels(aiproxyd.__version__, platform.python_version()).set(1)
@@ -150,12 +162,15 @@ class MetricsSink:
         handler = self._handlers.get(type(observation))
         if handler is not None:
             handler(worker, observation)
+        elif type(observation) is BreakerChanged:
+            self.upstreams.breaker_changed(worker_id, observation)
         elif type(observation) is WorkerStarted:
             # Ids are not used twice; if one is, nothing of its first life can end any more.
             self.worker_lost(worker_id)
 
     def worker_lost(self, worker_id: str) -> None:
         """End what a dead worker had open; all that it wrote has been observed."""
+        self.upstreams.worker_lost(worker_id)
         worker = self._workers.pop(worker_id, None)
         if worker is None:
             return

@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry
 from aiproxyd.telemetry.coder import FAMILIES, CoderMetrics
 
 INTERCEPTION_LABELS = ("provider", "model", "status", "route", "method", "initiator_id", "client")
+BREAKER_LABELS = ("provider", "endpoint", "model")
 INFO_LABELS = ("provider_name", "provider_type", "status")
 
 CONTRACT = {
@@ -16,6 +17,13 @@ CONTRACT = {
     "coder_ai_gateway_prompts_total": ("counter", ("provider", "model", "initiator_id", "client"), ()),
     "coder_ai_gateway_tokens_total": ("counter", ("provider", "model", "type", "initiator_id", "client"), ()),
     "coder_ai_gateway_non_injected_tool_selections_total": ("counter", ("provider", "model", "name"), ()),
+    "coder_ai_gateway_circuit_breaker_state": ("gauge", BREAKER_LABELS, ()),
+    "coder_ai_gateway_circuit_breaker_trips_total": ("counter", BREAKER_LABELS, ()),
+    "coder_ai_gateway_circuit_breaker_rejects_total": ("counter", BREAKER_LABELS, ()),
+    "coder_ai_gateway_key_pool_state": ("gauge", ("provider", "state"), ()),
+    "coder_ai_gateway_key_pool_state_transitions_total": ("counter", ("provider", "reason"), ()),
+    "coder_ai_gateway_key_pool_exhaustions_total": ("counter", ("provider", "outcome"), ()),
+    "coder_ai_gateway_key_pool_failover_attempts": ("histogram", ("provider",), (1, 2, 3, 4, 5, 10, 25)),
     "coder_ai_gateway_provider_info": ("gauge", INFO_LABELS, ()),
     "coder_ai_gateway_providers_last_reload_timestamp_seconds": ("gauge", (), ()),
     "coder_ai_gateway_providers_last_reload_success_timestamp_seconds": ("gauge", (), ()),
