@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run install lock test unit integration check lint types floors fmt bench accounting demo docs wheel clean
+.PHONY: help run install lock test huge unit integration check lint types floors fmt bench accounting demo docs wheel clean
 
 help: ## Show the verbs.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -37,6 +37,9 @@ $(VENV)/.system: tests/install_system.sh | $(VENV)/.dev
 
 test: $(VENV)/.dev $(VENV)/.system ## Install what is needed and run every test.
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
+
+huge: $(VENV)/.dev ## Measure a worker's memory under gigabytes, on both engines.
+	$(BIN)/python -m pytest -q -s -m "huge or not huge" tests/integration/test_huge_streams.py $(ARGS)
 
 lint: $(VENV)/.dev ## Look for mistakes and untidiness.
 	$(BIN)/ruff check

@@ -5,7 +5,8 @@ Facts:
 - The end of a call or a reasoning is optional: the end of the response ends all that are open.
 
 Strategy: the text of an open call or reasoning grows in a buffer until it ends. What `ResponseEnded` finds open
-is complete; what `finish` finds open was cut. The fold is total: a succession that makes no sense is counted in `unknown`
+is complete, unless the provider declared the response failed; what `finish` finds open was cut. A call that was cut
+behind its arguments' last brace is whole all the same. The fold is total: a succession that makes no sense is counted in `unknown`
 under `assemble:…` and changes nothing.
 """
 
@@ -44,6 +45,9 @@ MAX_UNKNOWN_KINDS: Final = 32
 
 MAX_UNKNOWN_KIND_CHARACTERS: Final = 64
 """A kind is cut to this length, since it is a provider's text and becomes a metric's label."""
+
+
+_OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class FinishedToolCall(msgspec.Struct, frozen=True):
@@ -181,7 +185,7 @@ class Assembly:
                 case ToolCallStarted():
                     self._start_tool_call(event)
                 case ToolCallEnded():
-                    self._end_tool_call(event.index, finished, is_cut=False)
+                    self._end_tool_call(event.index, finished, is_cut=event.truncated)
                 case ReasoningEnded():
                     self._end_thought(event.index, finished)
                 case UsageReported():
@@ -198,7 +202,7 @@ class Assembly:
                         self.is_ended = True
                         self.is_complete = event.complete
                         self.finish_reason = event.finish_reason
-                    self._end_all(finished, is_cut=False)
+                    self._end_all(finished, is_cut=not event.complete)
                 case _:
                     assert_never(event)
         return finished
@@ -293,8 +297,8 @@ class Assembly:
     def _end_all(self, finished: list[Finished], *, is_cut: bool) -> None:
         for index in list(self._thoughts):
             self._end_thought(index, finished)
-        for index in list(self._tool_calls):
-            self._end_tool_call(index, finished, is_cut=is_cut)
+        for index, call in list(self._tool_calls.items()):
+            self._end_tool_call(index, finished, is_cut=is_cut and not _has_whole_arguments(call))
 
     def _room_for(self, text: str) -> str:
         kept = text[: MAX_CONTENT_CHARACTERS - self._held_characters]
@@ -310,6 +314,17 @@ class Assembly:
             return
         self.usage = usage
         self.usage_is_final = self.usage_is_final or event.final
+
+
+def _has_whole_arguments(call: _OpenToolCall) -> bool:
+    """Return whether nothing can follow: a whole JSON object is no beginning of a longer one."""
+    if call.arguments is None or call.is_truncated or call.kind is ToolKind.CUSTOM:
+        return False
+    try:
+        _OBJECT.decode(call.arguments.getvalue())
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        return False
+    return True
 
 
 def _sum(usage: TokenUsage) -> int:

@@ -85,9 +85,11 @@ class ToolCallDelta(_Event, frozen=True):
 
 
 class ToolCallEnded(_Event, frozen=True):
-    """The tool call `index` is complete. Optional: the end of the response ends every call."""
+    """The tool call `index` is over. Optional: the end of the response ends every call."""
 
     index: int
+    truncated: bool = False
+    """Whether the provider's output limit cut its arguments."""
 
 
 class UsageReported(_Event, frozen=True):

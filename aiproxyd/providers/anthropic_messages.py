@@ -26,7 +26,6 @@ from aiproxyd.model.events import (
     TextDelta,
     ThoughtSource,
     ToolCallDelta,
-    ToolCallEnded,
     ToolCallStarted,
     ToolKind,
 )
@@ -35,6 +34,7 @@ from aiproxyd.providers import errors, requests
 from aiproxyd.providers.anthropic_usage import Usage, merge, usage_reported
 from aiproxyd.providers.api import Api, RequestFacts
 from aiproxyd.providers.bodies import DocumentBody, EventStreamBody
+from aiproxyd.providers.call_ends import CallEnds
 from aiproxyd.providers.decoding import MAX_OPEN_PARTS, decode, is_null, json_text, starts_with, text_of, unknown
 from aiproxyd.wire.event_stream import ServerSentEvent
 
@@ -63,6 +63,8 @@ _OTHER_BLOCKS: Final = frozenset(
     }
 )
 """Blocks that are known and hold nothing to record, but for text and thinking."""
+_LIMITS: Final = frozenset({"max_tokens", "model_context_window_exceeded"})
+"""Stop reasons that may come in the middle of a tool's input."""
 _OTHER_DELTAS: Final = frozenset({"signature_delta", "citations_delta", "compaction_delta"})
 
 MAX_TRAILING_SYSTEM_MESSAGES: Final = 8
@@ -155,11 +157,12 @@ class _OpenTool:
 class MessageReader:
     """One message, streamed or not."""
 
-    __slots__ = ("_ended", "_failed", "_final", "_open", "_stop_reason", "_usage")
+    __slots__ = ("_call_ends", "_ended", "_failed", "_final", "_open", "_stop_reason", "_usage")
 
     def __init__(self) -> None:
         self._open: dict[int, _OpenTool | None] = {}
         """Tool and thinking blocks that have started, by index; None for thinking."""
+        self._call_ends = CallEnds()
         self._usage: Usage | None = None
         self._final = False
         self._stop_reason = ""
@@ -190,6 +193,7 @@ class MessageReader:
                 delta = decode(_MESSAGE_DELTA, data)
                 if delta.delta is not None and delta.delta.stop_reason is not None:
                     self._stop_reason = delta.delta.stop_reason
+                    self._release_call(out)
                 self._report(delta.usage, out, is_final=bool(self._stop_reason))
             case "message_stop":
                 self._end(out)
@@ -216,6 +220,7 @@ class MessageReader:
             self._start_block(index, block, out)
             self._stop_block(index, out)
         self._stop_reason = message.stop_reason or ""
+        self._release_call(out)
         self._report(message.usage, out, is_final=True)
         self._end(out)
         return out
@@ -250,7 +255,11 @@ class MessageReader:
         if kind not in _OTHER_DELTAS:
             out.append(unknown("delta", kind))
 
+    def _release_call(self, out: list[StreamEvent]) -> None:
+        self._call_ends.release(out, is_cut=self._stop_reason in _LIMITS)
+
     def _start_block(self, index: int, raw: msgspec.Raw, out: list[StreamEvent]) -> None:
+        self._call_ends.release(out)
         kind = decode(_KIND, raw).type
         tool_kind = _TOOL_KINDS.get(kind)
         if tool_kind is None and kind not in {"text", "thinking"}:
@@ -282,7 +291,7 @@ class MessageReader:
         if not tool.has_arguments:
             # No fragment came: the block's own input is the whole of it, `{}` for a tool without parameters.
             out.append(ToolCallDelta(index, tool.input))
-        out.append(ToolCallEnded(index))
+        self._call_ends.hold(index, out)
 
     def _report(self, usage: Usage | None, out: list[StreamEvent], *, is_final: bool) -> None:
         if usage is None:
@@ -298,6 +307,7 @@ class MessageReader:
         if self._ended:
             return
         self._ended = True
+        self._release_call(out)
         if self._usage is not None and not self._final and not self._failed:
             out.append(usage_reported(self._usage, is_final=True))
         out.append(ResponseEnded(self._stop_reason or ("error" if self._failed else ""), complete=not self._failed))

@@ -28,7 +28,6 @@ from aiproxyd.model.events import (
     TextDelta,
     ThoughtSource,
     ToolCallDelta,
-    ToolCallEnded,
     ToolCallStarted,
     ToolKind,
     UsageReported,
@@ -39,6 +38,7 @@ from aiproxyd.providers import requests
 from aiproxyd.providers.api import Api, RequestFacts, ResponseParser
 from aiproxyd.providers.bedrock_errors import read_error, stream_error
 from aiproxyd.providers.bodies import DocumentBody
+from aiproxyd.providers.call_ends import CallEnds
 from aiproxyd.providers.decoding import MAX_OPEN_PARTS, Count, decode, is_null, json_text, short, starts_with, text_of, unknown
 from aiproxyd.providers.framed_bodies import FramedBody
 from aiproxyd.providers.paths import model_of
@@ -55,6 +55,10 @@ class _ToolUse(msgspec.Struct, rename="camel"):
     name: str | None = None
     type: str | None = None
     input: msgspec.Raw = requests.NOTHING
+
+
+_LIMITS: Final = frozenset({"max_tokens", "model_context_window_exceeded"})
+"""Stop reasons that may come in the middle of a tool's input."""
 
 
 class _ReasoningText(msgspec.Struct):
@@ -145,11 +149,12 @@ _DOCUMENT: Final = msgspec.json.Decoder(_Document)
 class ConverseReader:
     """One answer, streamed or not."""
 
-    __slots__ = ("_ended", "_failed", "_open", "_stop_reason", "_stopped", "is_reported")
+    __slots__ = ("_call_ends", "_ended", "_failed", "_open", "_stop_reason", "_stopped", "is_reported")
 
     def __init__(self) -> None:
         self._open: dict[int, bool | None] = {}
         """Blocks of tools and reasoning that have begun, by index: whether a tool has arguments; None for reasoning."""
+        self._call_ends = CallEnds()
         self._stop_reason = ""
         self._stopped = False
         self._failed = False
@@ -190,6 +195,7 @@ class ConverseReader:
             case "messageStop":
                 self._stop_reason = decode(_MESSAGE_STOP, payload).stop_reason or ""
                 self._stopped = True
+                self._release_call(out)
             case "metadata":
                 self._read_metadata(decode(_METADATA, payload), out)
                 if self._stopped:
@@ -217,11 +223,14 @@ class ConverseReader:
             self._read_block(index, raw, out)
             self._stop_block(index, out)
         self._stop_reason = document.stop_reason or ""
+        self._release_call(out)
         self._read_metadata(document, out)
         self._end(out)
         return out
 
     def _read_block(self, index: int, raw: msgspec.Raw, out: list[StreamEvent]) -> None:
+        if index not in self._open:
+            self._call_ends.release(out)
         block = decode(_BLOCK, raw)
         if block.text is not None:
             if block.text:
@@ -269,7 +278,10 @@ class ConverseReader:
         if not has_arguments:
             # A tool without parameters.
             out.append(ToolCallDelta(index, "{}"))
-        out.append(ToolCallEnded(index))
+        self._call_ends.hold(index, out)
+
+    def _release_call(self, out: list[StreamEvent]) -> None:
+        self._call_ends.release(out, is_cut=self._stop_reason in _LIMITS)
 
     def _read_metadata(self, metadata: _Metadata, out: list[StreamEvent]) -> None:
         router = metadata.trace.prompt_router if metadata.trace is not None else None
@@ -283,6 +295,7 @@ class ConverseReader:
     def _end(self, out: list[StreamEvent]) -> None:
         if not self._ended:
             self._ended = True
+            self._release_call(out)
             out.append(ResponseEnded(self._stop_reason or ("error" if self._failed else ""), complete=not self._failed))
 
 

@@ -27,13 +27,13 @@ from aiproxyd.model.events import (
     TextDelta,
     ThoughtSource,
     ToolCallDelta,
-    ToolCallEnded,
     ToolCallStarted,
     UsageReported,
 )
 from aiproxyd.providers import errors, openai_chat
 from aiproxyd.providers.api import Api
 from aiproxyd.providers.bodies import DocumentBody, EventStreamBody
+from aiproxyd.providers.call_ends import CallEnds
 from aiproxyd.providers.cohere_usage import Usage, token_usage
 from aiproxyd.providers.decoding import MAX_OPEN_PARTS, decode, unknown
 from aiproxyd.wire.event_stream import ServerSentEvent
@@ -113,7 +113,7 @@ _KINDS: Final = frozenset(
 class _Reader:
     """One answer, streamed or not."""
 
-    __slots__ = ("_calls", "_ended", "_parts", "_thoughts")
+    __slots__ = ("_call_ends", "_calls", "_ended", "_parts", "_thoughts")
 
     def __init__(self) -> None:
         self._parts = 0
@@ -122,6 +122,7 @@ class _Reader:
         """Open reasonings: the content's index to ours."""
         self._calls: dict[int, int] = {}
         """Open tool calls likewise."""
+        self._call_ends = CallEnds()
         self._ended = False
 
     def read(self, event: ServerSentEvent, out: list[StreamEvent]) -> None:
@@ -152,7 +153,7 @@ class _Reader:
                     self._add_arguments(data.index, call, out)
             case "tool-call-end":
                 if data.index in self._calls:
-                    out.append(ToolCallEnded(self._calls.pop(data.index)))
+                    self._call_ends.hold(self._calls.pop(data.index), out)
             case "message-start":
                 out.append(ResponseStarted(data.id or ""))
             case _:
@@ -194,6 +195,7 @@ class _Reader:
             out.append(ReasoningEnded(self._thoughts.pop(index)))
 
     def _start_call(self, index: int, call: _ToolCall, out: list[StreamEvent]) -> None:
+        self._call_ends.release(out)
         function = call.function or _Function()
         self._calls[index] = self._next_part()
         out.append(ToolCallStarted(self._calls[index], function.name or "", call.id or ""))
@@ -213,6 +215,9 @@ class _Reader:
         if self._ended:
             return
         self._ended = True
+        for index in self._calls.values():
+            self._call_ends.hold(index, out)
+        self._call_ends.release(out, is_cut=finish_reason == "MAX_TOKENS")
         found = token_usage(usage) if usage is not None else None
         if found is not None:
             out.append(UsageReported(found, final=True))

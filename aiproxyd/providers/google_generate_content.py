@@ -257,7 +257,8 @@ class _Reader:
             if number == 0 or not self._finish_reason:
                 self._finish_reason = candidate.finish_reason
             self._end_reasoning(state, out)
-            self._end_call(state, out)
+            # Whatever the reason is: more pieces were announced.
+            self._end_call(state, out, is_cut=True)
 
     def _read_part(self, state: _CandidateState, raw: msgspec.Raw, out: list[StreamEvent]) -> None:
         part = decode(_PART, raw)
@@ -300,11 +301,11 @@ class _Reader:
         if not call.will_continue:
             self._end_call(state, out, json_text(call.args) if starts_with(call.args, b"{") else "")
 
-    def _end_call(self, state: _CandidateState, out: list[StreamEvent], arguments: str = "") -> None:
+    def _end_call(self, state: _CandidateState, out: list[StreamEvent], arguments: str = "", *, is_cut: bool = False) -> None:
         if state.call is None:
             return
         out.append(ToolCallDelta(state.call, arguments or state.arguments.json()))
-        out.append(ToolCallEnded(state.call))
+        out.append(ToolCallEnded(state.call, truncated=is_cut))
         state.call = None
         state.arguments = Arguments()
 

@@ -27,7 +27,6 @@ from aiproxyd.model.events import (
     TextDelta,
     ThoughtSource,
     ToolCallDelta,
-    ToolCallEnded,
     ToolCallStarted,
     ToolKind,
     UsageReported,
@@ -37,6 +36,7 @@ from aiproxyd.model.usage import token_count
 from aiproxyd.providers import errors, requests
 from aiproxyd.providers.api import Api, RequestFacts
 from aiproxyd.providers.bodies import DocumentBody, EventStreamBody
+from aiproxyd.providers.call_ends import CallEnds
 from aiproxyd.providers.decoding import MAX_OPEN_PARTS, Count, decode, is_null, json_text, short, starts_with, text_of, unknown
 from aiproxyd.providers.google_usage import ModalityCount, UsageMetadata, token_usage
 from aiproxyd.wire.event_stream import ServerSentEvent
@@ -124,11 +124,12 @@ _KIND: Final = msgspec.json.Decoder(_Kind)
 class _Reader:
     """One interaction, streamed or not."""
 
-    __slots__ = ("_ended", "_failed", "_open", "_status")
+    __slots__ = ("_call_ends", "_ended", "_failed", "_open", "_status")
 
     def __init__(self) -> None:
         self._open: dict[int, str | None] = {}
         """Thoughts (None) and calls that have begun, by index: a call's arguments that were not told yet, empty when all were."""
+        self._call_ends = CallEnds()
         self._status = ""
         self._failed = False
         self._ended = False
@@ -192,6 +193,8 @@ class _Reader:
         if kind not in {"text", "model_output", "thought", "thought_summary", "arguments_delta"} and not kind.endswith("_call"):
             out.append(unknown("step", kind))
             return
+        if index not in self._open:
+            self._call_ends.release(out)
         step = decode(_STEP, raw)
         match kind:
             case "text" | "model_output":
@@ -233,7 +236,7 @@ class _Reader:
             return
         if arguments:
             out.append(ToolCallDelta(index, arguments))
-        out.append(ToolCallEnded(index))
+        self._call_ends.hold(index, out)
 
     def _report(
         self, usage: _Usage | None, out: list[StreamEvent], service_tier: str | None = None, *, is_final: bool = False
@@ -249,6 +252,7 @@ class _Reader:
         if self._ended:
             return
         self._ended = True
+        self._call_ends.release(out, is_cut=self._status == "incomplete")
         failed = self._failed or self._status in _FAILED
         out.append(ResponseEnded(self._status or ("error" if failed else ""), complete=not failed))
 

@@ -48,6 +48,9 @@ from aiproxyd.wire.event_stream import ServerSentEvent
 
 _DONE: Final = b"[DONE]"
 
+_LIMITS: Final = frozenset({"length", "max_tokens", "model_length", "content_filter"})
+"""Finish reasons that may come in the middle of a tool's arguments."""
+
 
 class _Function(msgspec.Struct):
     name: str | None = None
@@ -224,7 +227,9 @@ class CompletionReader:
             if number == 0 or not self._finish_reason:
                 self._finish_reason = choice.finish_reason
             self._end_reasoning(state, out)
-            out.extend(ToolCallEnded(index) for index in state.tools)
+            # The last one is what a limit may have cut.
+            is_cut = choice.finish_reason in _LIMITS
+            out.extend(ToolCallEnded(index, truncated=is_cut and index == state.last) for index in state.tools)
             state.tools.clear()
 
     def _read_delta(self, state: _ChoiceState, delta: _Delta, out: list[StreamEvent]) -> None:
@@ -305,7 +310,7 @@ class CompletionReader:
     def _read_function_call(self, state: _ChoiceState, call: _Function, out: list[StreamEvent]) -> None:
         self._end_reasoning(state, out)
         if state.function_call is None:
-            state.function_call = self._next_part()
+            state.function_call = state.last = self._next_part()
             state.tools[state.function_call] = ""
             out.append(ToolCallStarted(state.function_call, call.name or ""))
         if fragment := _arguments(call):

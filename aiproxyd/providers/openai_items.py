@@ -65,6 +65,7 @@ class OutputItem(msgspec.Struct):
 
     type: str = ""
     id: str | None = None
+    status: str | None = None
     call_id: str | None = None
     name: str | None = None
     server_label: str | None = None

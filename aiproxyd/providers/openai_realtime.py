@@ -99,6 +99,7 @@ class _Response(msgspec.Struct):
 class _Item(msgspec.Struct):
     type: str = ""
     id: str | None = None
+    status: str | None = None
     call_id: str | None = None
     name: str | None = None
     server_label: str | None = None
@@ -201,7 +202,7 @@ class _Reader:
         if not has_arguments:
             self._add_arguments(index, item.arguments or "", out)
         del self._calls[index]
-        out.append(ToolCallEnded(index))
+        out.append(ToolCallEnded(index, truncated=item.status in {"incomplete", "in_progress"}))
 
     def _finish(self, response: _Response, out: list[StreamEvent]) -> None:
         self._ended = True
@@ -212,6 +213,9 @@ class _Reader:
             self._fail(details.error, out)
         elif status == "failed":
             self._fail(b"{}", out)
+        if status in {"incomplete", "cancelled"}:
+            out.extend(ToolCallEnded(index, truncated=True) for index in self._calls)
+            self._calls.clear()
         if status in {"incomplete", "cancelled"} and details.reason:
             status = f"{status}:{short(details.reason)}"
         # A turn that the speaker interrupted is answered as far as anybody wanted, and charged for.

@@ -96,6 +96,10 @@ _OTHER_EVENTS: Final = frozenset(
 """Events that are known and say nothing that another does not say better."""
 
 
+_UNFINISHED: Final = frozenset({"incomplete", "in_progress"})
+"""What the status of an item is that was cut."""
+
+
 class _IncompleteDetails(msgspec.Struct):
     reason: str | None = None
 
@@ -276,6 +280,8 @@ class _Reader:
             state = self._items.get(index)
             if state is None or not state.is_done:
                 self._finish_item(index, raw, told_ids, out)
+        if response.status == "incomplete":
+            self._cut_open_calls(out)
         if response.usage is not None:
             metadata = {"service_tier": short(response.service_tier)} if response.service_tier else {}
             out.append(UsageReported(response_token_usage(response.usage), final=True, metadata=metadata))
@@ -288,6 +294,12 @@ class _Reader:
         if status == "incomplete" and details is not None and details.reason:
             status = f"incomplete:{short(details.reason)}"
         out.append(ResponseEnded(status, complete=not self._failed and status != "cancelled"))
+
+    def _cut_open_calls(self, out: list[StreamEvent]) -> None:
+        for state in self._items.values():
+            if state.tool is not None and not state.is_done:
+                state.is_done = True
+                out.append(ToolCallEnded(state.tool, truncated=True))
 
     def _fail(self, error: bytes | msgspec.Raw, out: list[StreamEvent]) -> None:
         self._failed = True
@@ -362,7 +374,7 @@ class _Reader:
         if state.tool is not None:
             if not state.has_content and (text := arguments_of(item)):
                 out.append(ToolCallDelta(state.tool, text))
-            out.append(ToolCallEnded(state.tool))
+            out.append(ToolCallEnded(state.tool, truncated=item.status in _UNFINISHED))
             return
         if kind == "reasoning":
             self._finish_parts(output_index, ThoughtSource.REASONING_SUMMARY, item.summary, out)

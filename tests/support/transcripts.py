@@ -7,7 +7,7 @@
     response: {status, content_type, headers, fill}
                                                 fill: {marker, character, count} stands for bytes too many to keep in a file
     request: {model, streaming, prompt, correlating_tool_call_id, client_session_id, metadata, anomaly}
-    result: {response_id, response_model, text_characters, thoughts, tools, usage, usage_final, usage_metadata, finish_reason,
+    result: {response_id, response_model, text_characters, thoughts, tools (each with `open`, `truncated` where it is so), usage, usage_final, usage_metadata, finish_reason,
              ended, complete, error, unknown, malformed}
 
 What is left out has its default. `anomaly` and `malformed` are parts of the message. The expectations are written by hand from
@@ -246,6 +246,8 @@ def summary(events: Iterable[StreamEvent], failure: WireError | None, malformed:
             case ToolCallEnded():
                 assert event.index not in ended_tools, "a tool call ends once"
                 ended_tools.add(event.index)
+                if event.truncated:
+                    tools[event.index]["truncated"] = True
             case UsageReported():
                 found["usage"] = _plain(event.usage)
                 found["usage_final"] = event.final

@@ -61,6 +61,36 @@ def test_a_cut_response_ends_its_calls_as_truncated_and_keeps_its_thoughts() -> 
     assert not assembly.is_ended
 
 
+def test_a_call_whose_object_is_whole_was_not_cut_though_the_response_was() -> None:
+    assembly = Assembly()
+    assembly.feed([ToolCallStarted(0, "read"), ToolCallDelta(0, '{"a": {"b": "}"}}'), ToolCallStarted(1, "read")])
+    assembly.feed([ToolCallDelta(1, '{"a": {"b": "}"}'), ToolCallStarted(2, "nothing yet")])
+    assert [(found.position, found.is_truncated) for found in assembly.finish()] == [(0, False), (1, True), (2, True)]  # type: ignore[union-attr]
+
+
+def test_free_text_has_no_end_of_its_own() -> None:
+    assembly = Assembly()
+    assembly.feed([ToolCallStarted(0, "exec", kind=ToolKind.CUSTOM), ToolCallDelta(0, "{}")])
+    (found,) = assembly.finish()
+    assert isinstance(found, FinishedToolCall)
+    assert found.is_truncated
+
+
+def test_a_call_that_met_the_output_limit_is_truncated_and_so_is_an_open_one_of_a_failed_response() -> None:
+    assembly = Assembly()
+    limited = assembly.feed([ToolCallStarted(0, "write"), ToolCallDelta(0, "{}"), ToolCallEnded(0, truncated=True)])
+    assert limited == [call(0, "write", "{}", is_truncated=True)]
+    failed = assembly.feed([ToolCallStarted(1, "write"), ToolCallDelta(1, '{"a'), ResponseEnded("error", complete=False)])
+    assert failed == [call(1, "write", '{"a', is_truncated=True)]
+
+
+def test_calls_without_a_name_or_an_id_are_counted() -> None:
+    assembly = Assembly()
+    hosted = ToolCallStarted(2, "search", kind=ToolKind.HOSTED)
+    assembly.feed([ToolCallStarted(0, "", "a"), ToolCallStarted(1, "ls"), hosted, ResponseEnded("stop")])
+    assert (assembly.calls_without_name, assembly.calls_without_id) == (1, 1)
+
+
 def test_a_call_without_arguments_has_none_and_one_with_empty_ones_has_those() -> None:
     assembly = Assembly()
     events = [ToolCallStarted(0, "a"), ToolCallEnded(0), ToolCallStarted(1, "b"), ToolCallDelta(1, ""), ToolCallEnded(1)]

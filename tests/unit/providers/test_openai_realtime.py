@@ -103,6 +103,20 @@ def test_an_answer_may_end_early(response: dict[str, object], expected: list[obj
     assert bool(before) is not ended.complete
 
 
+@pytest.mark.parametrize("status", ["incomplete", "cancelled"])
+@pytest.mark.parametrize("is_done", [False, True])
+def test_a_call_that_was_cut_says_so(status: str, is_done: bool) -> None:
+    item = {"type": "function_call", "id": "i", "call_id": "c", "name": "wave", "status": "incomplete"}
+    messages: list[dict[str, object]] = [
+        {"type": "response.output_item.added", "output_index": 0, "item": item | {"status": "in_progress"}},
+        {"type": "response.function_call_arguments.delta", "output_index": 0, "delta": '{"a'},
+    ]
+    if is_done:
+        messages.append({"type": "response.output_item.done", "output_index": 0, "item": item})
+    found = events(*messages, done(status=status))
+    assert [event for event in found if isinstance(event, ToolCallEnded)] == [ToolCallEnded(0, truncated=True)]
+
+
 def test_an_error_message_fails_the_answer() -> None:
     found = events({"type": "error", "error": {"type": "server_error", "message": "Oh."}})
     assert found == [ProviderErrorReported(ErrorType.SERVER_ERROR, "Oh."), ResponseEnded("error", complete=False)]
