@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run install lock test huge unit integration check lint types floors fmt bench accounting demo docs wheel clean
+.PHONY: help run install lock test huge unit integration check lint types floors fmt bench accounting demo dashboards-check docs wheel clean
 
 help: ## Show the verbs.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -75,9 +75,13 @@ accounting: $(VENV)/.dev ## Count requests and tokens of every transcript and ev
 fuzz: $(VENV)/.dev ## Fuzz every parser (SECONDS=60 each).
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
-docs: $(VENV)/.run ## Write the generated pages of docs/ and examples/config.yaml again.
+dashboards-check: $(VENV)/.dev $(VENV)/.system ## Run every query of the dashboards against a real Prometheus and show what comes back.
+	$(BIN)/python -m pytest -q -s tests/integration/test_monitoring.py -k dashboard $(ARGS)
+
+docs: $(VENV)/.run ## Write the generated pages of docs/, examples/config.yaml and the dashboards again.
 	$(BIN)/python -m aiproxyd.config.docs
 	$(BIN)/python -m aiproxyd.telemetry.metrics_page > docs/metrics.md
+	$(BIN)/python -m examples.grafana.generate
 
 clean: ## Remove what can be made again.
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov bench-results
