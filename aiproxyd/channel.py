@@ -36,6 +36,20 @@ class Configure(_Message, frozen=True, tag="configure"):
     """Counts configurations; what is said about a key holds within one."""
 
 
+class Propose(_Message, frozen=True, tag="propose"):
+    """Down: build all that this configuration needs, keep it aside, and say whether it can be used."""
+
+    revision: int
+    """Counts proposals, from 1."""
+    configuration: Configure
+
+
+class Adopt(_Message, frozen=True, tag="adopt"):
+    """Down: everybody can use what was proposed under this number; use it from now on."""
+
+    revision: int
+
+
 class Drain(_Message, frozen=True, tag="drain"):
     """Down: stop accepting, let responses finish for so many seconds, then exit. A second one with 0 closes at once."""
 
@@ -59,9 +73,17 @@ class Ready(_Message, frozen=True, tag="ready"):
     """Up: the worker accepts connections."""
 
 
-class Rejected(_Message, frozen=True, tag="rejected"):
-    """Up: the configuration could not be used; the one before stays."""
+class Accepted(_Message, frozen=True, tag="accepted"):
+    """Up: what was proposed can be used, and waits."""
 
+    revision: int
+
+
+class Rejected(_Message, frozen=True, tag="rejected"):
+    """Up: what was proposed cannot be used; the configuration before stays."""
+
+    revision: int
+    """Of the proposal; 0 for a `Configure`."""
     reason: str
 
 
@@ -80,7 +102,7 @@ class KeyMarked(_Message, frozen=True, tag="key_marked"):
     mark: KeyMark
 
 
-Message = Configure | Drain | Answer | Forget | Ready | Rejected | Authenticate | KeyMarked
+Message = Configure | Propose | Adopt | Drain | Answer | Forget | Ready | Accepted | Rejected | Authenticate | KeyMarked
 
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 _encoder = msgspec.json.Encoder()

@@ -69,6 +69,11 @@ class ProviderTable:
         provider = self.claimant(authority)
         return provider is not None and provider.status is ProviderStatus.ENABLED
 
+    def serves(self, authority: Authority, name: str) -> bool:
+        """Return whether `authority` is that of the provider `name`, and that in use."""
+        provider = self.claimant(authority)
+        return provider is not None and provider.name == name and provider.status is ProviderStatus.ENABLED
+
     def by_name(self, name: str) -> Provider | None:
         """Return the provider named `name`, or None."""
         return next((provider for provider in self.providers if provider.name == name), None)

@@ -29,14 +29,14 @@ from aiproxyd.ca.authority import CertificateAuthority
 from aiproxyd.channel import Configure, KeyMarked
 from aiproxyd.classify import Provider, ProviderStatus, ProviderTable
 from aiproxyd.config.keys import problems_of, read_keys, upstream_rules
-from aiproxyd.config.loader import load
 from aiproxyd.config.providers import provider_table
 from aiproxyd.config.schema import AuthMode, Config, keeping_restart_fields, restart_fields_changed
-from aiproxyd.exceptions import AiproxydError, ConfigError, StorageError
+from aiproxyd.exceptions import AiproxydError, StorageError
 from aiproxyd.fold import Fold, LiveSink
 from aiproxyd.identity.users import Identity, ensure_first_user
 from aiproxyd.journal.segments import has_live_worker, journal_bytes
 from aiproxyd.model.credential import ProviderKeys
+from aiproxyd.reloader import Reloader
 from aiproxyd.storage.store import Store
 from aiproxyd.supervisor import Supervisor
 from aiproxyd.telemetry.exposed import LabelledRegistry
@@ -151,7 +151,11 @@ class Control:
         registry = create_registry()
         self._metrics = MetricsSink(registry, self._prices, config.metrics.to_settings())
         self._metrics.set_ca_expiry(self._ca.certificate.not_valid_after_utc.timestamp())
-        self._apply_providers(self._table)
+        self._upstreams.replace(upstream_rules(config, self._keys), generation=self._generation)
+        self._metrics.upstreams.set_key_pools(self._upstreams.key_counts(time.monotonic()))
+        self._metrics.reload_attempted(time.time())
+        self._metrics.set_providers(self._table)
+        self._metrics.reload_succeeded(time.time())
         sinks: list[LiveSink] = [self._metrics, TroubleLog(), self.live]
         if config.tracing.enabled:
             sinks.append(self._start_tracing(stack))
@@ -163,6 +167,13 @@ class Control:
         labels = config.metrics.labels
         self._metrics_registry = LabelledRegistry(registry, labels) if labels else registry
 
+        self._reloader = Reloader(
+            path=self._config_path,
+            environ=self._environ,
+            current=lambda: self.config,
+            use=self._use,
+            times=self._metrics,
+        )
         admin = AdminServer(create_app(self), self._admin_socket)
         await admin.start()
         stack.push_async_callback(admin.stop)
@@ -171,7 +182,7 @@ class Control:
 
         self._supervisor = Supervisor(
             listen=self._sockets,
-            configuration=self._for_workers(),
+            configuration=_for_workers(config, self._keys, self._generation),
             authenticate=self._identity.authenticate,
             key_marked=self._key_marked,
         )
@@ -179,12 +190,12 @@ class Control:
         stack.push_async_callback(self._finish)
         self._fold.start()
         await self._supervisor.start(config.workers or len(os.sched_getaffinity(0)))
-        for task in (asyncio.ensure_future(self._watch(journal)), asyncio.ensure_future(self._keep_statistics())):
-            stack.callback(task.cancel)
+        for endless in (self._watch(journal), self._keep_statistics(), self._reloader.watch()):
+            stack.callback(asyncio.ensure_future(endless).cancel)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.request_stop)
-        loop.add_signal_handler(signal.SIGHUP, self.reload)
+        loop.add_signal_handler(signal.SIGHUP, self._reloader.request)
 
     def _start_tracing(self, stack: contextlib.AsyncExitStack) -> LiveSink:
         # Imports that most daemons do not need, and megabytes of them.
@@ -287,31 +298,38 @@ class Control:
 
     # Reload.
 
-    def reload(self) -> str:
+    async def reload(self) -> str:
         """Read the configuration again and use it, or keep the old one and return what is wrong."""
-        self._metrics.reload_attempted(time.time())
-        try:
-            config = load(self._config_path, self._environ)
-            keys = read_keys(config, self._environ)
-            table = provider_table(config, problems_of(keys))
-        except ConfigError as exc:
-            log.error("configuration not reloaded, the old one stays", error=str(exc))
-            return str(exc)
-        for name in restart_fields_changed(self.config, config):
-            log.warning("a changed setting needs a restart", setting=name)
+        return await self._reloader.reload()
+
+    async def _use(self, config: Config) -> None:
+        """Use another configuration whole.
+
+        Raises:
+            AiproxydError: Something of it cannot be used; then nothing of it is.
+        """
+        changed = restart_fields_changed(self.config, config)
         # A worker that starts later would otherwise sign with another CA, or write where nobody reads.
-        self.config = config = keeping_restart_fields(self.config, config)
+        config = keeping_restart_fields(self.config, config)
+        keys = await asyncio.to_thread(read_keys, config, self._environ)
+        table, rules = provider_table(config, problems_of(keys)), upstream_rules(config, keys)
+        overrides = config.pricing.to_overrides()
+        generation = self._generation + 1
+        await self._supervisor.configure(_for_workers(config, keys, generation))
+        # From here on nothing may fail: the workers use it already.
+        self.config, self._keys, self._generation = config, keys, generation
+        for name in changed:
+            log.warning("a changed setting needs a restart", setting=name)
         configure_logging(config.logging.format, config.logging.level)
-        self._keys = keys
-        self._generation += 1
         self._hide_secrets()
+        self._upstreams.replace(rules, generation=generation)
+        self._metrics.upstreams.set_key_pools(self._upstreams.key_counts(time.monotonic()))
         self._identity.replace_users(config.auth.users)
-        self._prices.replace_overrides(config.pricing.to_overrides())
-        self._supervisor.configure(self._for_workers())
+        self._prices.replace_overrides(overrides)
         self._supervisor.forget_answers()
-        self._apply_providers(table)
-        log.info("configuration reloaded", providers=len(table.providers))
-        return ""
+        self._table = table
+        _warn_about(table)
+        self._metrics.set_providers(table)
 
     def _hide_secrets(self) -> None:
         """Keep what the configuration holds in confidence out of the log."""
@@ -326,23 +344,11 @@ class Control:
         keys = [secret for each in self._keys.values() for key in each.keys for secret in key.secrets]
         secrets.replace([*(secret.get_secret_value() for secret in held if secret is not None), *keys])
 
-    def _for_workers(self) -> Configure:
-        return Configure(config=msgspec.Raw(self.config.for_workers()), keys=self._keys, generation=self._generation)
-
     def _key_marked(self, marked: KeyMarked) -> None:
         """Take note of what a worker learnt about a key; the others are told already."""
         now = time.monotonic()
         self._upstreams.mark(marked.provider, marked.mark, generation=marked.generation, now=now)
         self._metrics.upstreams.set_key_pools(self._upstreams.key_counts(now))
-
-    def _apply_providers(self, table: ProviderTable) -> None:
-        self._table = table
-        self._upstreams.replace(upstream_rules(self.config, self._keys), generation=self._generation)
-        self._metrics.upstreams.set_key_pools(self._upstreams.key_counts(time.monotonic()))
-        _warn_about(table)
-        self._metrics.reload_attempted(time.time())
-        self._metrics.set_providers(table)
-        self._metrics.reload_succeeded(time.time())
 
     # Watching.
 
@@ -383,6 +389,10 @@ class Control:
                 else:
                     written = described
             await asyncio.sleep(WATCH_INTERVAL_SECONDS)
+
+
+def _for_workers(config: Config, keys: Mapping[str, ProviderKeys], generation: int) -> Configure:
+    return Configure(config=msgspec.Raw(config.for_workers()), keys=dict(keys), generation=generation)
 
 
 def _own_folder(folder: Path) -> None:

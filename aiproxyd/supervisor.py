@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from aiproxyd.channel import (
+    Accepted,
+    Adopt,
     Answer,
     Authenticate,
     Channel,
@@ -24,10 +26,11 @@ from aiproxyd.channel import (
     Forget,
     KeyMarked,
     Message,
+    Propose,
     Ready,
     Rejected,
 )
-from aiproxyd.exceptions import AiproxydError
+from aiproxyd.exceptions import AiproxydError, ConfigError
 from aiproxyd.model.principal import Principal
 
 log = structlog.get_logger("aiproxyd.supervisor")
@@ -46,6 +49,9 @@ HEALTHY_SECONDS = 30.0
 # and a look-up cannot be cancelled: two names whose servers are silent would stop every other connection for seconds.
 RESOLVER_THREADS = 64
 
+# A worker builds what a configuration needs in milliseconds; one that says nothing for so long does not follow.
+PROPOSAL_TIMEOUT_SECONDS = 10.0
+
 # Beyond its drain timeout a worker has so long to write its last observations.
 EXIT_GRACE_SECONDS = 3.0
 
@@ -58,6 +64,8 @@ class WorkerProcess:
         self.process = process
         self.channel = channel
         self.is_ready = asyncio.Event()
+        self.objection: tuple[int, asyncio.Future[str | None]] | None = None
+        """Number of the proposal that is open, and what the worker has against it: nothing, or a sentence; None when it died."""
         self.started_at = time.monotonic()
 
 
@@ -89,6 +97,7 @@ class Supervisor:
         self._keepers: list[asyncio.Task[None]] = []
         self._answers: set[asyncio.Task[None]] = set()
         self._is_stopping = False
+        self._revision = 0
 
     @property
     def pids(self) -> list[int]:
@@ -125,10 +134,34 @@ class Supervisor:
             for wait in waiting:
                 wait.cancel()
 
-    def configure(self, configuration: Configure) -> None:
-        """Send a new configuration to every worker, and to those that start later."""
+    async def configure(self, configuration: Configure) -> None:
+        """Make every worker use a new configuration, and those that start later; or nobody. Not to be called again meanwhile.
+
+        Raises:
+            ConfigError: A worker cannot use it; all keep the one they have.
+        """
+        self._revision += 1
+        revision = self._revision
+        asked = [worker for worker in self._workers.values() if worker.is_ready.is_set()]
+        objections = [self._propose(worker, revision, configuration) for worker in asked]
+        if objections:
+            await asyncio.wait(objections, timeout=PROPOSAL_TIMEOUT_SECONDS)
+        for worker, objection in zip(asked, objections, strict=True):
+            worker.objection = None
+            reason = objection.result() if objection.done() else "it did not answer in time"
+            if reason:
+                objection.cancel()
+                raise ConfigError(f"worker {worker.process.pid} cannot use it: {reason}")
         self._configuration = configuration
-        self._tell(configuration)
+        for worker in self._workers.values():
+            # One that started meanwhile was told the configuration before.
+            worker.channel.send(Adopt(revision=revision) if worker in asked else configuration)
+
+    def _propose(self, worker: WorkerProcess, revision: int, configuration: Configure) -> asyncio.Future[str | None]:
+        objection: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        worker.objection = revision, objection
+        worker.channel.send(Propose(revision=revision, configuration=configuration))
+        return objection
 
     def forget_answers(self) -> None:
         """Make every worker ask again for every credential."""
@@ -245,8 +278,12 @@ class Supervisor:
             match message:
                 case Ready():
                     worker.is_ready.set()
-                case Rejected(reason=reason):
+                case Accepted(revision=revision):
+                    _settle(worker, revision, "")
+                case Rejected(revision=0, reason=reason):
                     log.error("worker keeps its old configuration", pid=worker.process.pid, reason=reason)
+                case Rejected(revision=revision, reason=reason):
+                    _settle(worker, revision, reason)
                 case Authenticate():
                     # A task each: a slow identity service must not hold up the questions behind it.
                     task = asyncio.ensure_future(self._answer(worker, message))
@@ -259,6 +296,10 @@ class Supervisor:
                     log.error("worker sent what only control may send", pid=worker.process.pid)
                     return
 
+        if worker.objection is not None:
+            # Its successor starts with whatever is in use by then.
+            _settle(worker, worker.objection[0], None)
+
     async def _answer(self, worker: WorkerProcess, question: Authenticate) -> None:
         try:
             principal = await self._authenticate(question.credential)
@@ -267,3 +308,9 @@ class Supervisor:
             worker.channel.send(Answer(question=question.question, failure=str(exc)))
         else:
             worker.channel.send(Answer(question=question.question, principal=principal))
+
+
+def _settle(worker: WorkerProcess, revision: int, reason: str | None) -> None:
+    """Take what a worker has against a proposal, unless nobody waits for it any more."""
+    if worker.objection is not None and worker.objection[0] == revision and not worker.objection[1].done():
+        worker.objection[1].set_result(reason)

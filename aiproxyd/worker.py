@@ -17,6 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import structlog
 import uvloop
@@ -24,7 +25,7 @@ from pydantic import ValidationError
 
 from aiproxyd.ca.authority import CertificateAuthority
 from aiproxyd.ca.leaves import LeafStore
-from aiproxyd.channel import Answer, Channel, Configure, Drain, Forget, KeyMarked, Ready, Rejected
+from aiproxyd.channel import Accepted, Adopt, Answer, Channel, Configure, Drain, Forget, KeyMarked, Propose, Ready, Rejected
 from aiproxyd.classify import ProviderTable
 from aiproxyd.config.keys import problems_of, upstream_rules
 from aiproxyd.config.providers import base_url_authorities, provider_table
@@ -52,6 +53,19 @@ log = structlog.get_logger("aiproxyd.worker")
 FLUSH_DELAY_SECONDS = 0.005
 
 
+class _Prepared(NamedTuple):
+    """All that a new configuration changes, built before anything of it is used."""
+
+    revision: int
+    config: Config
+    configure: Configure
+    connect: ConnectSettings
+    tap: TapSettings
+    egress: EgressSettings
+    front: FrontSettings
+    engine: EngineSettings
+
+
 class Worker:
     """Everything of one worker process."""
 
@@ -61,6 +75,8 @@ class Worker:
         self._worker_id = worker_id
         self._stopping: asyncio.Task[None] | None = None
         self._is_closing = False
+        self._prepared: _Prepared | None = None
+        """A proposal that was accepted and not adopted yet."""
         self._over = asyncio.Event()
 
     async def run(self) -> None:
@@ -143,8 +159,18 @@ class Worker:
                     self._identity.answered(message)
                 case Forget():
                     self._identity.forget()
+                case Propose(revision=revision):
+                    self._prepared = self._prepare(revision, message.configuration)
+                    if self._prepared is not None:
+                        self._channel.send(Accepted(revision=revision))
+                case Adopt(revision=revision):
+                    if self._prepared is not None and self._prepared.revision == revision:
+                        self._adopt(self._prepared)
+                    self._prepared = None
                 case Configure():
-                    self._reconfigure(message)
+                    prepared = self._prepare(0, message)
+                    if prepared is not None:
+                        self._adopt(prepared)
                 case KeyMarked(provider=provider, mark=mark, generation=generation):
                     self._upstreams.mark(provider, mark, generation=generation, now=time.monotonic())
                 case Drain(timeout_seconds=timeout_seconds):
@@ -158,25 +184,40 @@ class Worker:
         secrets.replace([secret for each in configure.keys.values() for key in each.keys for secret in key.secrets])
         self._upstreams.replace(upstream_rules(config, configure.keys), generation=configure.generation)
 
-    def _reconfigure(self, configure: Configure) -> None:
-        """Use a new configuration whole, or not at all."""
+    def _prepare(self, revision: int, configure: Configure) -> _Prepared | None:
+        """Return all that a configuration changes, or None after having said why it cannot be used. Changes nothing."""
         try:
             config = Config.model_validate_json(bytes(configure.config))
-            connect, tap, egress = _connect_settings(config, configure.keys), TapSettings.of(config), _egress_settings(config)
-            front, engine = FrontSettings.of(config), EngineSettings.of(config)
-        except (ValidationError, AiproxydError) as exc:
-            self._channel.send(Rejected(reason=str(exc)))
-            return
+            return _Prepared(
+                revision,
+                config,
+                configure,
+                connect=_connect_settings(config, configure.keys),
+                tap=TapSettings.of(config),
+                egress=_egress_settings(config),
+                front=FrontSettings.of(config),
+                engine=EngineSettings.of(config),
+            )
+        except ValidationError as exc:
+            mistakes = [f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors(include_url=False)]
+            self._channel.send(Rejected(revision=revision, reason="; ".join(mistakes)))
+        except AiproxydError as exc:
+            self._channel.send(Rejected(revision=revision, reason=str(exc)))
+        return None
+
+    def _adopt(self, prepared: _Prepared) -> None:
+        """Use what was prepared. Assignments alone: everybody else uses it already, so it must not fail."""
+        config = prepared.config
         self._config = config
         configure_logging(config.logging.format, config.logging.level, facts={"worker": os.getpid()})
-        self._use_keys(config, configure)
-        self._connect.settings = connect
-        self._tap.settings = tap
-        self._egress.settings = egress
-        self._front.settings = front
-        self._front.replace_providers(connect.providers)
-        self._engine.settings = engine
-        self._engine.retire(connect.providers)
+        self._use_keys(config, prepared.configure)
+        self._connect.settings = prepared.connect
+        self._tap.settings = prepared.tap
+        self._egress.settings = prepared.egress
+        self._front.settings = prepared.front
+        self._front.replace_providers(prepared.connect.providers)
+        self._engine.settings = prepared.engine
+        self._engine.retire(prepared.connect.providers)
         self._guard.refuse = config.recording.on_journal_failure == "refuse"
         self._identity.cache_seconds = config.auth.cache_seconds
 

@@ -65,7 +65,7 @@ class AdminState(Protocol):
     def ca_pem(self) -> bytes:
         """Return PEM that begins with the CA's certificate."""
 
-    def reload(self) -> str:
+    async def reload(self) -> str:
         """Read the configuration again; return why it was not used, or nothing."""
 
     def users_changed(self) -> None:

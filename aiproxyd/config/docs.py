@@ -30,8 +30,9 @@ This page is written from `aiproxyd/config/schema.py` by `python -m aiproxyd.con
   them, each with its line and path, and exit with status 2.
 - A key without a value has its default. Relative paths start at the folder of the file; `~` is the home folder.
 - Scalars follow YAML 1.2: `off`, `no` and `12:30` are text.
-- SIGHUP to the process in `data_dir/run.json` reloads the file: it is checked as a whole, and on any error the old configuration stays. A
-  setting that is marked *restart* is read once; the log names it when a reload changes it.
+- A change of the file, or of another file that it names and that a reload reads, is noticed and used; SIGHUP to the process in
+  `data_dir/run.json` does the same at once. It is checked as a whole, and on any error the old configuration stays. A setting that is
+  marked *restart* is read once; the log names it when a reload changes it. [More](operations.md#reload).
 - Durations are numbers with a unit, such as `90s`, `15m`, `12h`, `60d`, `2w`, or a sum such as `1h30m`.
 
 ## Environment variables

@@ -42,12 +42,14 @@ def config_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
     return Path(named).expanduser() if named else None
 
 
-def load(path: Path | None, environ: Mapping[str, str]) -> Config:
+def load(path: Path | None, environ: Mapping[str, str], *, again: bool = False) -> Config:
     """Return the configuration.
 
     Args:
         path: The YAML file; None for the one that `AIPROXYD_CONFIG` names, or no file at all.
         environ: The environment variables.
+        again: Whether this is a reload. Then a file without any setting is refused: it would mean the defaults for everything, and
+            is what a file looks like that somebody has just begun to write.
 
     Raises:
         ConfigError: Something is not usable. The message names the file and each mistake's line, path, value and what was
@@ -55,6 +57,10 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     """
     file = config_file(path, environ)
     document = _read(file) if file is not None else Document()
+    if again and file is not None and not document.value:
+        raise ConfigError(
+            f"{file}: holds no setting, as if it were half-written; a start takes that for all defaults, a reload does not"
+        )
     data = _prepared(document.value, Config, file.absolute().parent if file is not None else Path.cwd())
     overridden, mistakes = _override(data, environ)
     try:

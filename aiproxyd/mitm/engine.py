@@ -115,6 +115,8 @@ class Engine:
         self._host: AddonHost | None = None
         self._hooks: HookTable | None = None
         self._handlers: dict[str, SafeHandler] = {}
+        self._served: dict[str, str] = {}
+        """Names of the providers that these connections were opened for."""
         self._is_closing = False
 
     @property
@@ -148,9 +150,9 @@ class Engine:
             handler.drain()
 
     def retire(self, providers: ProviderTable) -> None:
-        """Close the connections to who is no provider of `providers` in use, each after its response."""
-        for handler in list(self._handlers.values()):
-            if not providers.decrypts(handler.authority):
+        """Close the connections whose provider is gone, out of use or renamed, each after its response."""
+        for connection_id, handler in list(self._handlers.items()):
+            if not providers.serves(handler.authority, self._served[connection_id]):
                 handler.drain()
 
     async def close(self) -> None:
@@ -236,6 +238,7 @@ class Engine:
             settings=self._settings.handler,
         )
         self._handlers[connection.id] = handler
+        self._served[connection.id] = connection.provider.name
         self._http.watch(connection.id, connection)
         self._tls.watch(connection.id, connection.authority.host, connection.provider.name)
         try:
@@ -244,6 +247,7 @@ class Engine:
             self._http.forget(connection.id, AbortedBy.CLIENT, "the client left")
             self._tls.forget(connection.id)
             del self._handlers[connection.id]
+            del self._served[connection.id]
 
     def _decision(self, flow: http.HTTPFlow) -> Decision:
         verdict = flow.metadata.get(VERDICT)

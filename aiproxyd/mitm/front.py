@@ -169,10 +169,10 @@ class Front:
         self._note_if_empty()
 
     def replace_providers(self, providers: ProviderTable) -> None:
-        """Use another table. Connections to who is no provider in use any more end after the answers that are open."""
+        """Use another table. Connections whose provider is gone, out of use or renamed end after the answers that are open."""
         self.providers = providers
         for pair in tuple(self._pairs):
-            if isinstance(pair, Relay) and not providers.decrypts(pair.authority):
+            if isinstance(pair, Relay) and not providers.serves(pair.authority, pair.provider_name):
                 pair.drain()
 
     def end_decrypted(self) -> None:

@@ -10,6 +10,7 @@ import logging
 import socket
 from typing import TYPE_CHECKING, NamedTuple
 
+from aiproxyd.classify import ProviderStatus
 from aiproxyd.exceptions import CertificateError, MalformedBody
 from aiproxyd.mitm.deadlines import Deadline
 from aiproxyd.mitm.decrypted import DecryptedConnection
@@ -247,15 +248,24 @@ class Inbound:
 
     def _decrypt(self, verdict: Verdict, authority: Authority, upstream: socket.socket) -> None:
         front = self._front
-        provider = front.providers.by_name(verdict.provider)
+        # Not by the verdict's name: a reload may have given the host to another since then.
+        provider = front.providers.claimant(authority)
+        if provider is None:
+            # It took the provider away while we dialled; from here on the host is one like any other.
+            if self._say(CONNECTED):
+                front.open_tunnel(self._leave(), upstream, authority)
+            else:
+                upstream.close()
+                self.close()
+            return
         context = None
-        if provider is not None:
+        if provider.status is ProviderStatus.ENABLED:
             try:
                 context = front.client_contexts.context(authority.host)
             except CertificateError as exc:
                 log.error("no certificate for %s: %s", authority.host, exc)
-        if provider is None or context is None:
-            # A reload took the provider away in this very moment, or the CA may not sign for its host.
+        if context is None:
+            # A reload disabled the provider in this very moment, or the CA may not sign for its host.
             upstream.close()
             self._say_last(plain_answer(503, "Service Unavailable", f"{authority.host} cannot be served now", close=True))
             return

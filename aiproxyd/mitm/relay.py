@@ -139,6 +139,11 @@ class Relay(Pair):
         """Where the connection leads."""
         return self._connection.authority
 
+    @property
+    def provider_name(self) -> str:
+        """The provider it was opened for."""
+        return self._connection.provider.name
+
     def secure(self, client_context: ssl.SSLContext, upstream_tls: UpstreamTls) -> None:
         """Begin TLS on both sides at once, and relay when both are done."""
         host = self._connection.authority.host

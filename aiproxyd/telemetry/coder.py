@@ -140,7 +140,7 @@ KEY_POOL_FAILOVER_ATTEMPTS = histogram(
 )
 PROVIDER_INFO = gauge(
     GATEWAY + "provider_info",
-    "Each configured provider with its status; always 1.",
+    "Each configured provider with its status (enabled, disabled, error, proxy_excluded); always 1.",
     ("provider_name", "provider_type", "status"),
     (_PROVIDERS,),
 )
@@ -180,7 +180,7 @@ MITM_RESPONSES = counter(
 )
 PROXY_PROVIDER_INFO = gauge(
     PROXY + "provider_info",
-    "Each configured provider with its status; always 1.",
+    "Each configured provider with its status (enabled, disabled, error, proxy_excluded); always 1.",
     ("provider_name", "provider_type", "status"),
     (_PROVIDERS,),
 )

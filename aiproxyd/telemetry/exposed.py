@@ -9,6 +9,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
+from aiproxyd.classify import ProviderStatus
 from aiproxyd.telemetry.coder import GATEWAY, PROXY
 
 LEGACY_GATEWAY = "coder_aibridged_"
@@ -23,7 +24,11 @@ def legacy_name(name: str) -> str:
 
 
 class LegacyNames(Collector):
-    """The `coder_legacy` dialect: the same series again under their former names, with the values they have at that moment."""
+    """The `coder_legacy` dialect: the same series again under their former names, with the values they have at that moment.
+
+    One label differs: the former `provider_info` knows the three statuses of Coder's documents, and what is `proxy_excluded` here
+    is an `error` there.
+    """
 
     def __init__(self, metrics: Iterable[Collector]) -> None:
         self._metrics = tuple(metrics)
@@ -33,12 +38,20 @@ class LegacyNames(Collector):
         for collector in self._metrics:
             for metric in collector.collect():
                 legacy = Metric(legacy_name(metric.name), metric.documentation, metric.type)
-                legacy.samples = [sample._replace(name=legacy_name(sample.name)) for sample in metric.samples]
+                legacy.samples = [
+                    sample._replace(name=legacy_name(sample.name), labels=_legacy_labels(sample.labels))
+                    for sample in metric.samples
+                ]
                 yield legacy
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing: the names are known to be free."""
         return ()
+
+
+def _legacy_labels(labels: dict[str, str]) -> dict[str, str]:
+    excluded = labels.get("status") == ProviderStatus.PROXY_EXCLUDED
+    return {**labels, "status": str(ProviderStatus.ERROR)} if excluded else labels
 
 
 class LabelledRegistry(CollectorRegistry):

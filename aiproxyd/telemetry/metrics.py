@@ -18,7 +18,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Gauge
 
 import aiproxyd
-from aiproxyd.classify import ProviderStatus, ProviderTable
+from aiproxyd.classify import ProviderTable
 from aiproxyd.model.observation import (
     BreakerChanged,
     BreakerRejected,
@@ -57,9 +57,6 @@ from aiproxyd.telemetry.series import CombinationSeries, ProviderSeries, SeriesT
 from aiproxyd.telemetry.settings import MetricsSettings
 from aiproxyd.telemetry.token_types import token_amounts
 from aiproxyd.telemetry.upstream_series import UpstreamSeries
-
-# Coder's label knows three values; of two entries that claim one host the second is an error.
-_PROVIDER_STATUS = {ProviderStatus.PROXY_EXCLUDED: ProviderStatus.ERROR}
 
 
 class _OpenInterception:
@@ -379,10 +376,7 @@ class MetricsSink:
 
     def set_providers(self, table: ProviderTable) -> None:
         """Show the providers in use; those of the table before that are gone or changed vanish."""
-        current = {
-            (provider.name, provider.type, str(_PROVIDER_STATUS.get(provider.status, provider.status)))
-            for provider in table.providers
-        }
+        current = {(provider.name, provider.type, str(provider.status)) for provider in table.providers}
         for family in self._coder.provider_info:
             # New ones first: a scrape in between sees one too many, never none, which would be an alert.
             for labels in current:

@@ -64,7 +64,8 @@ _LEGACY = f"""\
 
 With `metrics.dialects: [coder_legacy]` every metric of Coder's names above is there a second time, with the same values:
 `{coder.GATEWAY}…` as `{LEGACY_GATEWAY}…`, `{coder.PROXY}…` as `{LEGACY_PROXY}…`. Without the dialect Prometheus can make them
-of the new ones; not with it, or every series is there twice:
+of the new ones; not with it, or every series is there twice. One label differs: the former `provider_info` shows `error` for what is
+`proxy_excluded`, a status that Coder's documents do not name:
 
 ```yaml
 metric_relabel_configs:

@@ -19,6 +19,7 @@ ALLOWED = {
     "aiproxyd/mitm/relay.py": "the supervisor of one connection",
     "aiproxyd/fold.py": "the supervisor of the readers",
     "aiproxyd/control.py": "the supervisor of the daemon",
+    "aiproxyd/reloader.py": "the boundary of a reload: the configuration in use stays, and so does the way to the next reload",
     "aiproxyd/worker.py": "the supervisor of a worker",
     "aiproxyd/storage/store.py": "narrowed by what it is, because each database driver has exceptions of its own",
 }

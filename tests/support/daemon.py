@@ -166,6 +166,9 @@ class Daemon:
         Raises:
             RuntimeError: It exited or was not ready in time; the message holds its log.
         """
+        if self.process is not None:
+            # The same ports as before, as after a crash.
+            self.write_config()
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "aiproxyd", "run", "--config", str(self.config_file)],
@@ -184,10 +187,9 @@ class Daemon:
                 raise RuntimeError(f"the daemon was not ready in {START_TIMEOUT_SECONDS} s:\n{self.log()[-8000:]}")
             time.sleep(_POLL_SECONDS)
         self._families += self.process_tree()
-        # The next start takes the same ports, as after a crash.
+        # Not written before the next start: a daemon notices changes of its file.
         self.config["listen"] = self.listen
         self.config["admin"]["listen"] = self.admin_listen
-        self.write_config()
 
     def stop(self, timeout_seconds: float = 60.0) -> int:
         """Send SIGTERM and return the exit status.

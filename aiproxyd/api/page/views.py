@@ -121,7 +121,7 @@ def create_page(state: AdminState, page_sessions: PageSessions) -> APIRouter:
     async def reload(request: Request) -> Response:
         await read_form(request, page_sessions)
         _need_admin(caller_of(request))
-        mistake = state.reload()
+        mistake = await state.reload()
         return RedirectResponse("/?" + urlencode({"reloaded": mistake or "The configuration is in use."}), 303)
 
     @router.get("/sessions")

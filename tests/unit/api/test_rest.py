@@ -43,7 +43,7 @@ class State:
     def ca_pem(self) -> bytes:
         return b""
 
-    def reload(self) -> str:
+    async def reload(self) -> str:
         return "line 3: nonsense"
 
     def users_changed(self) -> None:

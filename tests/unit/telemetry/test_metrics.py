@@ -33,6 +33,7 @@ from aiproxyd.model.verdict import Action
 from aiproxyd.telemetry import coder, own
 from aiproxyd.telemetry.families import create_registry
 from aiproxyd.telemetry.metrics import MetricsSink
+from aiproxyd.telemetry.settings import MetricsSettings
 
 GATEWAY = "coder_ai_gateway_"
 PROXY = "coder_ai_gateway_proxy_"
@@ -42,9 +43,9 @@ USER = "0b5b4a8c-6a4e-4f6e-9a53-2f0a6f6e2c11"
 class Scrape:
     """A sink with its registry, and what a scrape of it would say."""
 
-    def __init__(self):
+    def __init__(self, *dialects):
         self.registry = CollectorRegistry()
-        self.sink = MetricsSink(self.registry)
+        self.sink = MetricsSink(self.registry, settings=MetricsSettings(dialects=frozenset(dialects)))
 
     def observe(self, *observations, worker="w1"):
         for observation in observations:
@@ -433,10 +434,12 @@ def test_providers_are_shown_with_their_status_and_vanish_when_they_are_gone(scr
     assert shown() == set()
 
 
-def test_an_entry_whose_host_another_claims_is_an_error(scrape):
+def test_an_entry_whose_host_another_claims_has_a_status_of_its_own_and_is_an_error_under_the_former_names():
+    scrape = Scrape("coder_legacy")
     scrape.sink.set_providers(ProviderTable([provider("late", ProviderStatus.PROXY_EXCLUDED)]))
-    labels = {"provider_name": "late", "provider_type": "openai-compat", "status": "error"}
-    assert scrape.value(PROXY + "provider_info", **labels) == 1
+    labels = {"provider_name": "late", "provider_type": "openai-compat"}
+    for prefix, status in ((PROXY, "proxy_excluded"), ("coder_aibridgeproxyd_", "error"), ("coder_aibridged_", "error")):
+        assert scrape.value(prefix + "provider_info", **labels, status=status) == 1
 
 
 @pytest.mark.parametrize("prefix", [GATEWAY, PROXY])

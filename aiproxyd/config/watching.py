@@ -1,0 +1,155 @@
+"""Notices that a file of the configuration changed. Not a reader: whoever is told loads it again.
+
+Facts:
+- Editors write a new file and rename it over the old one, and Kubernetes swaps a symbolic link (`..data`) in the folder of its volume:
+  a watch of the file itself sees the first change and never another. So folders are watched, also those that links lead to.
+- A write that takes its time is seen before it is done, and there is no event for "done" that every file system sends.
+- Not every file system tells of changes at all (NFS, some container mounts), and a folder that is replaced takes its watch with it.
+
+Strategy: an event, whichever, is a reason to look at the few files that are named, and so is the passing of `LOOK_SECONDS`. What counts
+is their `stat`; a change is told once it stayed the same for `SETTLE_SECONDS`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from pathlib import Path
+
+import structlog
+from pydantic import BaseModel
+from watchfiles import awatch
+
+log = structlog.get_logger("aiproxyd.config")
+
+# Two looks at the files this far apart must agree, or somebody is still writing.
+SETTLE_SECONDS = 0.15
+
+# A file that never comes to rest is read all the same after so long; what is wrong with it is said then.
+MAX_SETTLE_SECONDS = 5.0
+
+# Where nothing tells of changes, they are found so late.
+LOOK_SECONDS = 10.0
+
+# How often the watcher's thread looks for events of the kernel, in milliseconds.
+_STEP_MILLISECONDS = 100
+
+# Links that lead to links; the kernel gives up at 40.
+_MAX_LINKS = 40
+
+type Fingerprint = tuple[tuple[Path, tuple[int, ...] | None], ...]
+
+
+def files_named(config: BaseModel) -> frozenset[Path]:
+    """Return the files that `config` names and that a reload reads again: every path but those that only a restart applies."""
+    return frozenset(_paths_in(config))
+
+
+def _paths_in(value: object) -> Iterator[Path]:
+    if isinstance(value, Path):
+        yield value
+    elif isinstance(value, BaseModel):
+        for name, field in type(value).model_fields.items():
+            if field.json_schema_extra != {"reload": "restart"}:
+                yield from _paths_in(getattr(value, name))
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _paths_in(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _paths_in(item)
+
+
+class FileWatcher:
+    """Tells when one of a changing set of files is not what it was."""
+
+    def __init__(self, files: Callable[[], Iterable[Path]]) -> None:
+        """
+        Args:
+            files: Returns those that count at the moment. They need not exist.
+        """
+        self._files = files
+        self._known = self._look()
+
+    def acknowledge(self) -> None:
+        """Take the files as they are now as known. To be called right before they are read."""
+        self._known = self._look()
+
+    async def changes(self) -> AsyncIterator[None]:
+        """Yield after each change, once the files came to rest. Endless.
+
+        Whoever iterates calls `acknowledge`; a change that is not acknowledged is told again.
+        """
+        while True:
+            folders = self._folders()
+            try:
+                async for _ in self._events(folders):
+                    if await self._settled() != self._known:
+                        yield
+                    if self._folders() != folders:
+                        break
+            except OSError as exc:
+                # No inotify to be had, or a folder that went away in this moment.
+                log.debug("files of the configuration are looked at now and then", error=str(exc))
+                await asyncio.sleep(LOOK_SECONDS)
+                if await self._settled() != self._known:
+                    yield
+
+    async def _events(self, folders: frozenset[tuple[Path, int]]) -> AsyncIterator[None]:
+        if not folders:
+            await asyncio.sleep(LOOK_SECONDS)
+            yield
+            return
+        yield  # what happened before the watch stood
+        async for _ in awatch(
+            *(folder for folder, _ in folders),
+            watch_filter=None,
+            debounce=4 * _STEP_MILLISECONDS,
+            step=_STEP_MILLISECONDS,
+            rust_timeout=int(LOOK_SECONDS * 1000),
+            yield_on_timeout=True,
+            recursive=False,
+        ):
+            yield
+
+    async def _settled(self) -> Fingerprint:
+        """Return the fingerprint, once two in a row agree."""
+        seen = self._look()
+        if seen == self._known:
+            return seen
+        for _ in range(int(MAX_SETTLE_SECONDS / SETTLE_SECONDS)):
+            await asyncio.sleep(SETTLE_SECONDS)
+            before, seen = seen, self._look()
+            if seen == before:
+                break
+        return seen
+
+    def _look(self) -> Fingerprint:
+        return tuple((file, _state_of(file)) for file in sorted(self._files()))
+
+    def _folders(self) -> frozenset[tuple[Path, int]]:
+        """Return every folder in which a change can change a file, with its inode: a folder that was replaced is another one."""
+        found: set[tuple[Path, int]] = set()
+        for file in self._files():
+            for step in _steps_to(file):
+                try:
+                    found.add((step.parent, step.parent.stat().st_ino))
+                except OSError:
+                    continue
+        return frozenset(found)
+
+
+def _steps_to(file: Path) -> Iterator[Path]:
+    """Yield `file`, and what it leads to, link by link."""
+    for _ in range(_MAX_LINKS):
+        yield file
+        try:
+            file = file.parent / file.readlink()
+        except OSError:
+            return
+
+
+def _state_of(file: Path) -> tuple[int, ...] | None:
+    try:
+        state = file.stat()
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
