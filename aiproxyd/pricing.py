@@ -217,6 +217,9 @@ def cost_of(
         multiplier: On tokens, not on searches: some providers charge more where inference stays in a region.
     """
     input_tokens = usage.total_input_tokens
+    if usage.extra.get("audio_milliseconds") and not input_tokens and not usage.output_tokens:
+        # Charged by time, for which there are no rates.
+        return None
     total = Decimal(0)
     parts: dict[str, object] = {}
     for part, units in units_of(usage, rates.parts):

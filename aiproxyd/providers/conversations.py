@@ -20,6 +20,11 @@ from aiproxyd.providers.decoding import decode
 TERMINAL: Final = frozenset({"response.completed", "response.incomplete", "response.failed", "response.done"})
 """Kinds of a provider's last message of a turn."""
 
+WHOLE: Final = frozenset(
+    {"conversation.item.input_audio_transcription.completed", "conversation.item.input_audio_transcription.failed"}
+)
+"""Kinds of a provider's message that is a turn by itself: what another model made of the speaker's sound, and is charged for."""
+
 
 class Turn(msgspec.Struct, frozen=True):
     """A turn that begins."""
@@ -51,12 +56,12 @@ class Said(msgspec.Struct, frozen=True):
     @property
     def starts(self) -> bool:
         """Whether it is the first of an answer."""
-        return self.kind == "response.created"
+        return self.kind == "response.created" or self.kind in WHOLE
 
     @property
     def ends(self) -> bool:
         """Whether it is the last of its turn."""
-        return self.is_refusal or self.kind in TERMINAL
+        return self.is_refusal or self.kind in TERMINAL or self.kind in WHOLE
 
 
 class Conversation(Protocol):

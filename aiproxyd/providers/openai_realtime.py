@@ -6,6 +6,8 @@ Facts:
 - What the user said or a tool answered comes before, as `conversation.item.create`; so the last such item is what a turn asks.
 - `response.done` has the figures. Input includes what was read from the cache, audio is a part of input and of output.
 - Most `error` messages end nothing; one ends the turn that is refused.
+- What the speaker said is written down by another model, beside the turns and charged for by that model's prices, in tokens or in
+  seconds. Each such transcription is a turn of its own here, marked as beside the work.
 
 Source:
     https://developers.openai.com/api/docs/guides/realtime-conversations
@@ -34,9 +36,10 @@ from aiproxyd.model.usage import TokenUsage, token_count
 from aiproxyd.providers import errors, openai_responses, requests
 from aiproxyd.providers.api import Api, RequestFacts
 from aiproxyd.providers.bodies import DocumentBody, MessageBody
-from aiproxyd.providers.conversations import Said, Turn, kind_of_cut, unmistakable
+from aiproxyd.providers.conversations import WHOLE, Said, Turn, kind_of_cut, unmistakable
 from aiproxyd.providers.decoding import MAX_OPEN_PARTS, Count, decode, is_null, short, starts_with, text_of, unknown
 from aiproxyd.providers.openai_items import TOOL_KINDS
+from aiproxyd.providers.openai_media_usage import MediaUsage, media_token_usage
 from aiproxyd.wire.event_stream import ServerSentEvent
 
 MAX_ITEM_BYTES: Final = 1 << 18
@@ -83,6 +86,40 @@ class _Usage(msgspec.Struct):
     output_token_details: _OutputDetails | None = None
 
 
+class _Transcription(msgspec.Struct):
+    item_id: str | None = None
+    transcript: str | None = None
+    usage: MediaUsage | None = None
+    error: msgspec.Raw = requests.NOTHING
+
+
+class _Transcriber(msgspec.Struct):
+    model: msgspec.Raw = requests.NOTHING
+
+
+class _Input(msgspec.Struct):
+    transcription: _Transcriber | None = None
+
+
+class _Sound(msgspec.Struct):
+    input: _Input | None = None
+
+
+class _Session(msgspec.Struct):
+    """As a client configures it and the provider repeats it. Older servers have the transcription's model at the top."""
+
+    model: msgspec.Raw = requests.NOTHING
+    audio: _Sound | None = None
+    input_audio_transcription: _Transcriber | None = None
+
+    @property
+    def transcription_model(self) -> msgspec.Raw:
+        """That of whoever writes down what the speaker says, or nothing."""
+        sound = self.audio.input if self.audio is not None else None
+        transcriber = (sound.transcription if sound is not None else None) or self.input_audio_transcription
+        return requests.NOTHING if transcriber is None else transcriber.model
+
+
 class _StatusDetails(msgspec.Struct):
     reason: str | None = None
     error: msgspec.Raw = requests.NOTHING
@@ -123,12 +160,15 @@ class _Event(msgspec.Struct):
     error: msgspec.Raw = requests.NOTHING
     delta: msgspec.Raw = requests.NOTHING
     arguments: msgspec.Raw = requests.NOTHING
+    item_id: msgspec.Raw = requests.NOTHING
     output_index: int = 0
 
 
 _EVENT: Final = msgspec.json.Decoder(_Event)
 _RESPONSE: Final = msgspec.json.Decoder(_Response)
 _ITEM: Final = msgspec.json.Decoder(_Item)
+_SESSION: Final = msgspec.json.Decoder(_Session)
+_TRANSCRIPTION: Final = msgspec.json.Decoder(_Transcription)
 _ERROR: Final = msgspec.json.Decoder(_Error)
 
 
@@ -169,6 +209,8 @@ class _Reader:
                 out.append(ResponseStarted(response.id or "", response.model or ""))
             case "response.done":
                 self._finish(decode(_RESPONSE, said.response), out)
+            case kind if kind in WHOLE:
+                self._read_transcription(decode(_TRANSCRIPTION, event.data), out)
             case "error":
                 self._fail(said.error, out)
             case kind if kind not in _OTHER_EVENTS:
@@ -221,6 +263,18 @@ class _Reader:
         # A turn that the speaker interrupted is answered as far as anybody wanted, and charged for.
         out.append(ResponseEnded(status, complete=not self._failed))
 
+    def _read_transcription(self, said: _Transcription, out: list[StreamEvent]) -> None:
+        self._ended = True
+        out.append(ResponseStarted(said.item_id or ""))
+        if said.transcript:
+            out.append(TextDelta(len(said.transcript)))
+        found = media_token_usage(said.usage) if said.usage is not None else None
+        if found is not None:
+            out.append(UsageReported(found, final=True))
+        if not is_null(said.error):
+            self._fail(said.error, out)
+        out.append(ResponseEnded("failed" if self._failed else "completed", complete=not self._failed))
+
     def _fail(self, error: bytes | msgspec.Raw, out: list[StreamEvent]) -> None:
         self._failed = True
         out.append(errors.decoded_error(error))
@@ -246,13 +300,14 @@ def _token_usage(usage: _Usage) -> TokenUsage:
 class RealtimeConversation:
     """See `Conversation`. A turn's body is written in the shape of a Responses request: the model, and the last item."""
 
-    __slots__ = ("_asked", "_item", "_model", "api")
+    __slots__ = ("_asked", "_item", "_model", "_transcription_model", "api")
 
     def __init__(self) -> None:
         self.api = API
         self._item: msgspec.Raw = requests.NOTHING
         """The last item that the client added since the last turn."""
         self._model: msgspec.Raw = requests.NOTHING
+        self._transcription_model: msgspec.Raw = requests.NOTHING
         self._asked = ""
         """The client's id of its newest `response.create`."""
 
@@ -283,20 +338,28 @@ class RealtimeConversation:
             error = decode(_ERROR, said.error) if starts_with(said.error, b"{") else _Error()
             is_ours = bool(error.event_id) and error.event_id == self._asked
             return Said("error", is_refusal=is_ours or error.code == "conversation_already_has_active_response")
+        if said.type in WHOLE:
+            # A lane of its own: it may come at any time, and belongs to no answer.
+            lane = f"transcription:{short(text_of(said.item_id) or '')}"
+            return Said(said.type, lane=lane, turn=lane)
         id_ = text_of(said.response_id) or ""
         if starts_with(said.response, b"{"):
             id_ = decode(_RESPONSE, said.response).id or id_
         return Said(said.type, turn=id_, response_id=id_)
 
-    def unasked(self, said: Said) -> Turn:  # noqa: ARG002 (what was said before says what is answered)
+    def unasked(self, said: Said) -> Turn:
         """See `Conversation.unasked`."""
+        if said.kind in WHOLE:
+            return Turn(msgspec.json.encode({"model": self._transcription_model, "transcription": True}), lane=said.lane)
         return self._turn(requests.NOTHING)
 
     def _learn_model(self, session: msgspec.Raw) -> None:
         if starts_with(session, b"{"):
-            model = decode(requests.FIELDS, session).get("model", requests.NOTHING)
-            if starts_with(model, b'"'):
-                self._model = msgspec.Raw(bytes(model))
+            found = decode(_SESSION, session)
+            if starts_with(found.model, b'"'):
+                self._model = msgspec.Raw(bytes(found.model))
+            if starts_with(found.transcription_model, b'"'):
+                self._transcription_model = msgspec.Raw(bytes(found.transcription_model))
 
     def _turn(self, response: msgspec.Raw) -> Turn:
         fields = decode(requests.FIELDS, response) if starts_with(response, b"{") else {}
@@ -311,10 +374,21 @@ class RealtimeConversation:
 
 def _read_turn(body: bytes, head: RequestHead) -> RequestFacts:
     facts = openai_responses.API.read_request(body, head)
+    if _is_transcription(body):
+        # The sound is nowhere in it, so there is nothing to estimate by.
+        metadata = facts.metadata | {"transport": "websocket", "utility": "transcription"}
+        return msgspec.structs.replace(facts, streaming=True, input_characters=0, metadata=metadata)
     model = facts.request_model or parse_qs(head.query).get("model", [""])[0][: requests.MAX_HINT_CHARACTERS]
     return msgspec.structs.replace(
         facts, request_model=model, streaming=True, metadata=facts.metadata | {"transport": "websocket"}
     )
+
+
+def _is_transcription(body: bytes) -> bool:
+    try:
+        return starts_with(decode(requests.FIELDS, body).get("transcription", requests.NOTHING), b"t")
+    except MalformedBody:
+        return False
 
 
 def _no_document(body: bytes) -> list[StreamEvent]:  # noqa: ARG001

@@ -151,8 +151,11 @@ def _openai_realtime(prefix: str, daemon: Daemon) -> None:
     trust = ssl.create_default_context(cafile=str(daemon.ca_file))
     url = f"wss://api.openai.com/v1/realtime?model={prefix}voice"
     with connect(url, ssl=trust, proxy=daemon.proxy_url(), max_size=None) as websocket:
-        websocket.send(json.dumps({"type": "session.update", "session": {"type": "realtime", "model": f"{prefix}voice"}}))
+        sound = {"input": {"transcription": {"model": f"{prefix}transcribe"}}}
+        session = {"type": "realtime", "model": f"{prefix}voice", "audio": sound}
+        websocket.send(json.dumps({"type": "session.update", "session": session}))
         for _ in range(3):
+            websocket.send(json.dumps({"type": "input_audio_buffer.commit"}))
             websocket.send(json.dumps({"type": "response.create"}))
             while json.loads(websocket.recv())["type"] != "response.done":
                 pass

@@ -143,3 +143,27 @@ def test_the_openai_sdk_speaks_realtime(own_daemon, provider: FakeProvider, monk
     assert tokens_of(record) == entry.usage
     assert prompts_of(record) == ["Say hello"]
     assert record["token_usages"][0]["metadata"]["prompt_audio"] == 11
+
+
+def test_what_the_speaker_said_is_written_down_by_another_model_and_counted_as_its_own(
+    daemon: Daemon, provider: FakeProvider, model: str
+) -> None:
+    trust = ssl.create_default_context(cafile=str(daemon.ca_file))
+    url = f"wss://api.openai.com/v1/realtime?model={model}"
+    sound = {"input": {"transcription": {"model": f"{model}-transcribe"}}}
+    with connect(url, ssl=trust, proxy=daemon.proxy_url()) as websocket:
+        websocket.send(json.dumps({"type": "session.update", "session": {"type": "realtime", "model": model, "audio": sound}}))
+        websocket.send(json.dumps({"type": "input_audio_buffer.append", "audio": "AAAA"}))
+        websocket.send(json.dumps({"type": "input_audio_buffer.commit"}))
+        websocket.send(json.dumps({"type": "response.create"}))
+        while json.loads(websocket.recv())["type"] != "response.done":
+            pass
+    records = {record["model"]: record for record in daemon.records(model, count=2)}
+    transcription = records[f"{model}-transcribe"]
+    entry = provider.ledger.one(f"{model}-transcribe")
+    assert (transcription["outcome"], tokens_of(transcription)) == ("completed", entry.usage)
+    assert transcription["metadata"]["utility"] == "transcription"
+    assert transcription["token_usages"][0]["metadata"]["input_audio"] == entry.usage["input_tokens"]
+    assert tokens_of(records[model]) == next(
+        e.usage for e in provider.ledger.entries(model) if e.model == model and e.method == "WS"
+    )

@@ -140,16 +140,23 @@ class _Realtime:
     """The Realtime API, as far as text, tools and figures go."""
 
     model = "gpt-realtime"
+    transcriber = ""
 
     def greeting(self) -> list[dict[str, Any]]:
         return [{"type": "session.created", "event_id": "event_0", "session": {"type": "realtime", "model": self.model}}]
 
     def turn(self, message: dict[str, Any]) -> dict[str, Any] | None:
         if message.get("type") == "session.update":
-            self.model = message.get("session", {}).get("model", self.model)
+            session = message.get("session", {})
+            self.model = session.get("model", self.model)
+            self.transcriber = session.get("audio", {}).get("input", {}).get("transcription", {}).get("model", "")
+        if message.get("type") == "input_audio_buffer.commit" and self.transcriber:
+            return {"model": self.transcriber, "transcribes": True}
         return {"model": self.model} if message.get("type") == "response.create" else None
 
     def answer(self, request: dict[str, Any], pace: Pace, serial: int) -> tuple[Reply, Iterator[dict[str, Any]]]:
+        if request.get("transcribes"):
+            return self._transcription(serial)
         id_ = f"resp_{serial:08d}"
         usage = {
             "input_tokens": 100 + serial,
@@ -159,6 +166,29 @@ class _Realtime:
         }
         reply = Reply(200, "", [], usage=usage, response_id=id_)
         return reply, self._messages(reply, pace)
+
+    def _transcription(self, serial: int) -> tuple[Reply, Iterator[dict[str, Any]]]:
+        usage = {
+            "input_tokens": 30 + serial,
+            "output_tokens": 4,
+            "cache_read_input_tokens": 0,
+            "cache_write_input_tokens": 0,
+        }
+        said = {
+            "type": "conversation.item.input_audio_transcription.completed",
+            "event_id": "event_6",
+            "item_id": f"item_{serial:08d}",
+            "content_index": 0,
+            "transcript": "What is the weather?",
+            "usage": {
+                "type": "tokens",
+                "total_tokens": usage["input_tokens"] + 4,
+                "input_tokens": usage["input_tokens"],
+                "input_token_details": {"text_tokens": 0, "audio_tokens": usage["input_tokens"]},
+                "output_tokens": 4,
+            },
+        }
+        return Reply(200, "", [], usage=usage, response_id=said["item_id"]), iter([said])
 
     def _messages(self, reply: Reply, pace: Pace) -> Iterator[dict[str, Any]]:
         id_, usage = reply.response_id, reply.usage

@@ -167,3 +167,9 @@ def test_an_override_covers_what_it_says() -> None:
 )
 def test_a_plan_shows_in_the_request(provider_type: str, host: str, headers: list, billing: Billing) -> None:
     assert billing_of(provider_type, host, RequestHead("POST", "/", Headers(headers))) is billing
+
+
+def test_sound_that_is_charged_by_time_has_no_cost_and_not_one_of_zero() -> None:
+    rates = Rates({Part.INPUT: Rate(Decimal(1))}, "list", "1")
+    assert cost_of(TokenUsage(extra={"audio_milliseconds": 2500}), rates) is None
+    assert cost_of(TokenUsage(input_tokens=1_000_000, extra={"audio_milliseconds": 2500}), rates) is not None

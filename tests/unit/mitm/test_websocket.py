@@ -361,6 +361,66 @@ def test_a_turn_that_the_provider_began_by_itself_is_not_missed() -> None:
     assert (ended.outcome, ended.finish_reason, ended.usage.output_tokens) == ("completed", "cancelled:turn_detected", 121)
 
 
+@pytest.mark.parametrize(
+    ("session", "usage", "expected"),
+    [
+        (
+            {"audio": {"input": {"transcription": {"model": "gpt-4o-transcribe"}}}},
+            {
+                "type": "tokens",
+                "total_tokens": 26,
+                "input_tokens": 17,
+                "input_token_details": {"text_tokens": 0, "audio_tokens": 17},
+                "output_tokens": 9,
+            },
+            (17, 9, {"input_audio": 17}),
+        ),
+        (
+            {"input_audio_transcription": {"model": "whisper-1"}},
+            {"type": "duration", "seconds": 2.5},
+            (0, 0, {"audio_milliseconds": 2500}),
+        ),
+    ],
+)
+def test_a_transcription_of_the_speaker_is_its_models_and_beside_the_work(
+    session: dict[str, object], usage: dict[str, object], expected: tuple[int, int, dict[str, int]]
+) -> None:
+    talk = Talk("/v1/realtime?model=gpt-realtime")
+    talk.client({"type": "session.update", "session": {"type": "realtime"} | session})
+    talk.server({"type": "session.updated", "session": {"type": "realtime", "model": "gpt-realtime"} | session})
+    talk.client({"type": "response.create"})
+    transcription = {
+        "type": "conversation.item.input_audio_transcription.completed",
+        "item_id": "item_1",
+        "content_index": 0,
+        "transcript": "Hello, how are you?",
+        "usage": usage,
+    }
+    # In the middle of an answer, to which it does not belong.
+    talk.server({"type": "response.created", "response": {"id": "resp_1"}}, transcription, realtime_done("resp_1"))
+    asked, transcribed = talk.all(InterceptionDescribed)
+    assert asked.request_model == "gpt-realtime"
+    assert transcribed.request_model == (session.get("input_audio_transcription") or {"model": "gpt-4o-transcribe"})["model"]  # type: ignore[index]
+    assert transcribed.metadata["utility"] == "transcription"
+    first, second = talk.all(InterceptionEnded)
+    assert (first.interception_id, first.response_id) == (transcribed.interception_id, "item_1")
+    assert (first.outcome, first.usage_source, first.output_characters) == ("completed", "reported", 19)
+    assert (first.usage.input_tokens, first.usage.output_tokens, first.usage.extra) == expected
+    assert (second.response_id, second.usage.output_tokens) == ("resp_1", 121)
+    assert talk.unknown == []
+
+
+def test_a_transcription_that_failed_or_has_no_figures_is_recorded_without_any() -> None:
+    talk = Talk("/v1/realtime?intent=transcription")
+    kind = "conversation.item.input_audio_transcription."
+    talk.server({"type": f"{kind}failed", "item_id": "a", "error": {"type": "server_error", "message": "No."}})
+    talk.server({"type": f"{kind}completed", "item_id": "b", "transcript": "Hi"})
+    failed, completed = talk.all(InterceptionEnded)
+    assert (failed.outcome, failed.error_message, failed.usage_source) == ("upstream_error", "No.", "none")
+    assert (completed.outcome, completed.usage_source, completed.usage.input_tokens) == ("completed", "estimated", 0)
+    assert talk.unknown == [{"missing:usage": 1}]
+
+
 def test_a_realtime_error_ends_only_the_turn_it_refuses() -> None:
     talk = Talk("/v1/realtime?model=gpt-realtime")
     talk.client({"type": "response.create", "event_id": "event_7"})
