@@ -111,11 +111,10 @@ def edit_with(key: UpstreamKey, provider_type: str) -> HeadEdit:
     return replacing(((header, value),))
 
 
-def replacing(fields: tuple[tuple[str, str], ...]) -> HeadEdit:
+def replacing(fields: tuple[tuple[str, str], ...], *, removes_query_key: bool = True) -> HeadEdit:
     """Return the edit that removes every credential of a request and adds `fields`."""
-    return HeadEdit(
-        remove=frozenset(CREDENTIAL_HEADERS) | _AWS_HEADERS | {GOVERNANCE_TOKEN_HEADER}, add=fields, removes_query_key=True
-    )
+    remove = frozenset(CREDENTIAL_HEADERS) | _AWS_HEADERS | {GOVERNANCE_TOKEN_HEADER}
+    return HeadEdit(remove=remove, add=fields, removes_query_key=removes_query_key)
 
 
 def hint_of(key: UpstreamKey) -> str:

@@ -4,7 +4,7 @@
 request to request, and keeps of it at a reload what is still true.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -12,6 +12,7 @@ from aiproxyd.breaker import Breakers, BreakerSettings
 from aiproxyd.key_pool import KeyMark, KeyPool, KeyState
 from aiproxyd.model.authority import Authority
 from aiproxyd.model.credential import UpstreamKey
+from aiproxyd.model.head import Headers
 from aiproxyd.model.principal import Principal
 
 
@@ -82,13 +83,21 @@ class UpstreamRules(msgspec.Struct, frozen=True):
 class Upstream:
     """One provider entry in one worker: its rules, and what is remembered of its keys and endpoints."""
 
-    def __init__(self, rules: UpstreamRules, before: "Upstream | None" = None) -> None:
+    def __init__(
+        self,
+        rules: UpstreamRules,
+        before: "Upstream | None" = None,
+        *,
+        on_mark: Callable[[str, KeyMark], None] = lambda _provider, _mark: None,
+    ) -> None:
         """
         Args:
             rules: The entry's.
             before: The entry of this name before a reload.
+            on_mark: Hears when an answer made a key unusable; with the entry's name.
         """
         self.rules = rules
+        self._on_mark = on_mark
         fails_over = rules.fails_over
         if before is None:
             self.pool = KeyPool(rules.keys, fails_over=fails_over)
@@ -99,11 +108,29 @@ class Upstream:
             same = before is not None and before.breakers is not None and before.rules.breaker == rules.breaker
             self.breakers = before.breakers if same and before is not None else Breakers(rules.breaker)
 
+    def key_answered(self, index: int, status_code: int, headers: Headers, now: float) -> KeyMark | None:
+        """Take note of the status that a request with a key got; return what it changed, which other workers are told, too."""
+        mark = self.pool.answered(index, status_code, headers, now)
+        if mark is not None:
+            self._on_mark(self.rules.provider, mark)
+        return mark
+
 
 class Upstreams:
     """Every provider entry of a worker, by name."""
 
-    def __init__(self, rules: Mapping[str, UpstreamRules] | None = None) -> None:
+    def __init__(
+        self,
+        rules: Mapping[str, UpstreamRules] | None = None,
+        *,
+        on_mark: Callable[[str, KeyMark], None] = lambda _provider, _mark: None,
+    ) -> None:
+        """
+        Args:
+            rules: By the name of each entry.
+            on_mark: Hears when an answer made a key unusable; with the entry's name.
+        """
+        self._on_mark = on_mark
         self.generation = 0
         """Counts reloads; what is told about a key of another generation is void."""
         self._by_name: dict[str, Upstream] = {}
@@ -117,7 +144,7 @@ class Upstreams:
     def replace(self, rules: Mapping[str, UpstreamRules], *, generation: int = 0) -> None:
         """Use these rules from now on. Keys that were marked for good get another chance."""
         self.generation = generation
-        self._by_name = {name: Upstream(each, self._by_name.get(name)) for name, each in rules.items()}
+        self._by_name = {name: Upstream(each, self._by_name.get(name), on_mark=self._on_mark) for name, each in rules.items()}
 
     def key_counts(self, now: float) -> dict[str, dict[KeyState, int]]:
         """Return how many keys are in each state, by the name of each entry that has keys."""

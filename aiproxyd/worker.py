@@ -33,6 +33,7 @@ from aiproxyd.config.schema import Config
 from aiproxyd.exceptions import AiproxydError
 from aiproxyd.identity.remote import RemoteIdentity
 from aiproxyd.journal.writer import JournalWriter
+from aiproxyd.key_pool import KeyMark
 from aiproxyd.mitm.connect import ConnectAddon, ConnectSettings
 from aiproxyd.mitm.decrypted import TapSettings
 from aiproxyd.mitm.egress import Egress, EgressSettings
@@ -45,7 +46,7 @@ from aiproxyd.mitm.tls import ClientContexts, UpstreamTls
 from aiproxyd.model.credential import ProviderKeys
 from aiproxyd.model.observation import WorkerStarted
 from aiproxyd.telemetry.logs import configure_logging, secrets
-from aiproxyd.upstream import Upstreams
+from aiproxyd.upstream import UpstreamRules, Upstreams
 
 log = structlog.get_logger("aiproxyd.worker")
 
@@ -58,7 +59,9 @@ class _Prepared(NamedTuple):
 
     revision: int
     config: Config
-    configure: Configure
+    keys: Mapping[str, ProviderKeys]
+    generation: int
+    upstreams: Mapping[str, UpstreamRules]
     connect: ConnectSettings
     tap: TapSettings
     egress: EgressSettings
@@ -102,8 +105,8 @@ class Worker:
 
     async def _start(self, config: Config, configure: Configure) -> None:
         loop = asyncio.get_running_loop()
-        self._upstreams = Upstreams()
-        self._use_keys(config, configure)
+        self._upstreams = Upstreams(on_mark=self._tell_mark)
+        self._use_keys(configure.keys, upstream_rules(config, configure.keys), configure.generation)
         reporter = Reporter(self._journal, schedule=lambda flush: loop.call_later(FLUSH_DELAY_SECONDS, self._flush, flush))
         reporter.tell(WorkerStarted(at=reporter.now(), worker_id=self._worker_id, pid=os.getpid()))
         reporter.flush()
@@ -179,10 +182,14 @@ class Worker:
         self._identity.lose_control()
         self._drain(self._config.drain_timeout_seconds)
 
-    def _use_keys(self, config: Config, configure: Configure) -> None:
+    def _use_keys(self, keys: Mapping[str, ProviderKeys], rules: Mapping[str, UpstreamRules], generation: int) -> None:
         """Use the keys and rules of a configuration, and keep the keys out of the log."""
-        secrets.replace([secret for each in configure.keys.values() for key in each.keys for secret in key.secrets])
-        self._upstreams.replace(upstream_rules(config, configure.keys), generation=configure.generation)
+        secrets.replace([secret for each in keys.values() for key in each.keys for secret in key.secrets])
+        self._upstreams.replace(rules, generation=generation)
+
+    def _tell_mark(self, provider: str, mark: KeyMark) -> None:
+        """Let the other workers know that a key is not to be used, so that they do not find out by a failure."""
+        self._channel.send(KeyMarked(provider=provider, generation=self._upstreams.generation, mark=mark))
 
     def _prepare(self, revision: int, configure: Configure) -> _Prepared | None:
         """Return all that a configuration changes, or None after having said why it cannot be used. Changes nothing."""
@@ -191,7 +198,9 @@ class Worker:
             return _Prepared(
                 revision,
                 config,
-                configure,
+                configure.keys,
+                configure.generation,
+                upstreams=upstream_rules(config, configure.keys),
                 connect=_connect_settings(config, configure.keys),
                 tap=TapSettings.of(config),
                 egress=_egress_settings(config),
@@ -210,7 +219,7 @@ class Worker:
         config = prepared.config
         self._config = config
         configure_logging(config.logging.format, config.logging.level, facts={"worker": os.getpid()})
-        self._use_keys(config, prepared.configure)
+        self._use_keys(prepared.keys, prepared.upstreams, prepared.generation)
         self._connect.settings = prepared.connect
         self._tap.settings = prepared.tap
         self._egress.settings = prepared.egress

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from aiproxyd import sigv4
 from aiproxyd.breaker import BreakerSettings
 from aiproxyd.config.credentials import KeyConfig, SecretConfig
 from aiproxyd.config.providers import parse_target
@@ -89,6 +90,8 @@ def _keys_of(entry: ProviderConfig, environ: Mapping[str, str]) -> ProviderKeys:
 def _key_of(key: KeyConfig, where: str, environ: Mapping[str, str]) -> UpstreamKey:
     if key.access_key_id is None or key.secret_access_key is None:
         return UpstreamKey(_read(key, where, environ))
+    if not sigv4.is_available():
+        raise _Unusable(f"{where}: {sigv4.MISSING}")
     token = key.session_token
     return UpstreamKey(
         _read(key.secret_access_key, f"{where}.secret_access_key", environ),
