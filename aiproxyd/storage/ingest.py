@@ -16,6 +16,7 @@ from aiproxyd.pricing import Pricer
 from aiproxyd.storage.costs import FACTS, price_tokens
 from aiproxyd.storage.engine import in_pieces
 from aiproxyd.storage.lineage import link_threads
+from aiproxyd.storage.rollups import keeping_rollups
 from aiproxyd.storage.rows import Changes, Known, Row, changes_of, interceptions_of
 from aiproxyd.storage.tables import (
     interceptions,
@@ -71,10 +72,17 @@ async def ingest(
         ValueError: A value of a line cannot be stored.
         OverflowError: Neither can a number.
     """
-    known = await _known(connection, interceptions_of(lines))
-    changes = changes_of(lines, known)
-    if pricer is not None:
-        price_tokens(changes, known, pricer)
+    begun, spoken_of = interceptions_of(lines)
+    async with keeping_rollups(connection, begun | spoken_of):
+        known = await _known(connection, spoken_of)
+        changes = changes_of(lines, known)
+        if pricer is not None:
+            price_tokens(changes, known, pricer)
+        await _write(connection, changes, seen_users)
+    return changes
+
+
+async def _write(connection: AsyncConnection, changes: Changes, seen_users: Mapping[str, Row]) -> None:
     # Sorted: daemons that share a PostgreSQL insert in one order, or they could wait for each other in a ring.
     new_users = [row for id_, row in sorted(changes.users.items()) if not _is_same_user(row, seen_users.get(id_))]
     await _upsert(connection, users, new_users, ("id",), change=("name", "groups"))
@@ -89,7 +97,6 @@ async def ingest(
     await _insert_new(connection, model_thoughts, changes.thoughts.values(), ("interception_id", "position"))
     await _count_unknown(connection, changes.unknown.values())
     await link_threads(connection, changes)
-    return changes
 
 
 async def _count_unknown(connection: AsyncConnection, rows: Collection[Row]) -> None:

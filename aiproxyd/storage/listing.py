@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from aiproxyd.storage.queries import interceptions_by_id
 from aiproxyd.storage.selection import Selection, conditions_of
 from aiproxyd.storage.tables import interceptions, users
+from aiproxyd.storage.usage_report import count_selected
 
 MAX_LIMIT = 1000
 DEFAULT_LIMIT = 100
@@ -59,8 +60,7 @@ async def list_page(
 
 async def count_interceptions(connection: AsyncConnection, selection: Selection) -> int:
     """Return how many interceptions `selection` lets through."""
-    query = select(func.count()).select_from(interceptions).where(*await conditions_of(connection, selection))
-    return int((await connection.execute(query)).scalar_one())
+    return await count_selected(connection, selection)
 
 
 async def values_of(

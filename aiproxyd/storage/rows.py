@@ -73,8 +73,8 @@ class Changes:
     """Observations of interceptions whose beginning was lost."""
 
 
-def interceptions_of(lines: Iterable[tuple[str, Observation]]) -> set[str]:
-    """Return the ids of interceptions that `lines` speak of and do not begin."""
+def interceptions_of(lines: Iterable[tuple[str, Observation]]) -> tuple[set[str], set[str]]:
+    """Return the ids of interceptions that `lines` begin, and of those that they only speak of."""
     started = set()
     spoken_of = set()
     for _, observation in lines:
@@ -85,7 +85,7 @@ def interceptions_of(lines: Iterable[tuple[str, Observation]]) -> set[str]:
                 spoken_of.add(storable(observation.interception_id, MAX_WORD_CHARACTERS))
             case _:
                 pass
-    return spoken_of - started
+    return started, spoken_of - started
 
 
 def changes_of(lines: Iterable[tuple[str, Observation]], known: Mapping[str, Known]) -> Changes:

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy import ColumnElement, Table, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from aiproxyd.storage.rows import storable
 from aiproxyd.storage.tables import interceptions, users
+
+# Conditions that are named as their columns.
+_NAMES = ("provider", "provider_name", "model", "client", "session_id", "outcome")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +36,11 @@ class Selection:
     started_before: datetime | None = None
     """Inclusive."""
 
+    def __post_init__(self) -> None:
+        # What the store cannot hold it holds in another form, and is looked for in that form.
+        for name in ("initiator", *_NAMES):
+            object.__setattr__(self, name, storable(getattr(self, name)))
+
 
 async def user_ids(connection: AsyncConnection, word: str) -> list[str]:
     """Return the ids of users with this name or id."""
@@ -39,26 +48,27 @@ async def user_ids(connection: AsyncConnection, word: str) -> list[str]:
     return [row.id for row in rows]
 
 
-async def conditions_of(connection: AsyncConnection, selection: Selection) -> list[ColumnElement[Any]]:
-    """Return `selection` as conditions on `interceptions`."""
-    columns = interceptions.c
+async def conditions_of(
+    connection: AsyncConnection, selection: Selection, table: Table = interceptions, *, of_time: bool = True
+) -> list[ColumnElement[Any]]:
+    """Return `selection` as conditions on a table.
+
+    Args:
+        connection: Only reads.
+        selection: What holds.
+        table: `interceptions`, or one with the same columns; without a session id when it has none.
+        of_time: Whether the bounds of time are among the conditions.
+    """
+    columns = table.c
     conditions: list[ColumnElement[Any]] = []
     if selection.initiator:
         ids = await user_ids(connection, selection.initiator)
         # One in nearly every case, and equality keeps the index in order.
         conditions.append(columns.initiator_id == ids[0] if len(ids) == 1 else columns.initiator_id.in_(ids))
-    for column, value in (
-        (columns.provider, selection.provider),
-        (columns.provider_name, selection.provider_name),
-        (columns.model, selection.model),
-        (columns.client, selection.client),
-        (columns.session_id, selection.session_id),
-        (columns.outcome, selection.outcome),
-    ):
-        if value:
-            conditions.append(column == value)
-    if selection.started_after is not None:
+    named = ((name, getattr(selection, name)) for name in _NAMES)
+    conditions += [columns[name] == value for name, value in named if value]
+    if of_time and selection.started_after is not None:
         conditions.append(columns.started_at >= selection.started_after.astimezone(UTC))
-    if selection.started_before is not None:
+    if of_time and selection.started_before is not None:
         conditions.append(columns.started_at <= selection.started_before.astimezone(UTC))
     return conditions

@@ -24,6 +24,7 @@ from aiproxyd.storage.costs import Repricing, reprice_page
 from aiproxyd.storage.engine import READ_ONLY, create_engine, in_pieces, prepare_sqlite_file, translated, url_of
 from aiproxyd.storage.ingest import ingest, save_positions
 from aiproxyd.storage.queries import InterceptionFilter, list_interceptions, show_interception
+from aiproxyd.storage.rollups import keeping_rollups, rebuild
 from aiproxyd.storage.rows import Changes, Row, time_of
 from aiproxyd.storage.tables import interceptions, journal_positions, token_usages, unknown_events
 
@@ -214,7 +215,22 @@ class Store:
                 usage_source=case((reported, str(UsageSource.REPORTED)), else_=str(UsageSource.NONE)),
             )
         )
-        return int((await self._write(lambda connection: connection.execute(statement))).rowcount)
+        still_open = select(columns.id).where(columns.worker_id == worker_id, columns.ended_at.is_(None))
+
+        async def end(connection: AsyncConnection) -> int:
+            ids = list((await connection.execute(still_open)).scalars())
+            async with keeping_rollups(connection, ids):
+                return int((await connection.execute(statement)).rowcount)
+
+        return await self._write(end)
+
+    async def rebuild_rollups(self) -> None:
+        """Sum up every record again, after a store was filled by other ways than ingest.
+
+        Raises:
+            StorageError: Nothing was written.
+        """
+        await self._write(rebuild)
 
     async def reprice(self, pricer: Pricer, since: datetime, *, dry_run: bool) -> Repricing:
         """Price what was stored since a time again, and keep the amounts before in the rows' history.

@@ -247,6 +247,43 @@ class UnknownEvent(_Row, table=True):
     last_seen_at: datetime = Field(sa_type=UtcDateTime)
 
 
+class UsageRollup(_Row, table=True):
+    """Figures of the interceptions of a day that agree in everything a report sums up by."""
+
+    __tablename__ = "usage_rollups"
+    __table_args__ = (
+        Index("ix_usage_rollups_day", "day"),
+        Index("ix_usage_rollups_initiator_id", "initiator_id", "day"),
+    )
+
+    id: str = Field(primary_key=True, sa_type=Text)
+    """A digest of the eight columns behind it."""
+    day: str = Field(sa_type=Text)
+    """On which they began, in UTC: `2026-01-31`."""
+    initiator_id: str = Field(sa_type=Text)
+    provider: str = Field(sa_type=Text)
+    provider_name: str = Field(sa_type=Text)
+    model: str = Field(sa_type=Text)
+    client: str = Field(sa_type=Text)
+    project: str = Field(sa_type=Text)
+    """What the client says it works on; empty when it does not."""
+    outcome: str = Field(sa_type=Text)
+    """Empty for those under way."""
+    requests: int = Field(sa_type=BigInteger)
+    kept: int = Field(sa_type=BigInteger)
+    """How many of them are still stored as records."""
+    input_tokens: int = Field(sa_type=BigInteger)
+    output_tokens: int = Field(sa_type=BigInteger)
+    cache_read_input_tokens: int = Field(sa_type=BigInteger)
+    cache_write_input_tokens: int = Field(sa_type=BigInteger)
+    cost_micros: int = Field(sa_type=BigInteger)
+    """Sum of the costs that are known."""
+    priced: int = Field(sa_type=BigInteger)
+    """Responses whose cost is known."""
+    unpriced: int = Field(sa_type=BigInteger)
+    """Responses whose cost is not."""
+
+
 class JournalPosition(_Row, table=True):
     """How far a daemon's journal is applied."""
 
@@ -265,4 +302,5 @@ tool_usages: Table = schema.tables["tool_usages"]
 model_thoughts: Table = schema.tables["model_thoughts"]
 users: Table = schema.tables["users"]
 journal_positions: Table = schema.tables["journal_positions"]
+usage_rollups: Table = schema.tables["usage_rollups"]
 unknown_events: Table = schema.tables["unknown_events"]

@@ -1,18 +1,26 @@
-"""Sums up what was used: requests, tokens and cost, by user, model, provider, client, project or day."""
+"""Sums up what was used: requests, tokens and cost, by user, model, provider, client, project or day.
+
+Strategy: whole days come from the rollups, which hold them summed up; what a selection cuts out of its first and last day comes
+from the records. The two together are what the records alone would give, and more where records were deleted by age: of those
+the whole days are left. A session is no part of a rollup, so a report of one reads its records.
+"""
 
 import enum
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, time, timedelta
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, case, func, select
+from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from aiproxyd.storage import rollups
+from aiproxyd.storage.rollups import day_of, project_of
 from aiproxyd.storage.selection import Selection, conditions_of
-from aiproxyd.storage.tables import interceptions, token_usages, users
+from aiproxyd.storage.tables import interceptions, token_usages, usage_rollups, users
 
 MAX_ROWS = 10_000
 
-FIGURES = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens")
+FIGURES = rollups.TOKENS
 
 _JsonObject = dict[str, Any]
 
@@ -31,6 +39,72 @@ class Dimension(enum.StrEnum):
     """In UTC."""
 
 
+_ROLLED_UP = {
+    Dimension.USER: "initiator_id",
+    Dimension.MODEL: "model",
+    Dimension.PROVIDER: "provider_name",
+    Dimension.CLIENT: "client",
+    Dimension.PROJECT: "project",
+    Dimension.DAY: "day",
+}
+
+_SUMMED = ("requests", "failures", *FIGURES, "cost_micros", "priced", "unpriced")
+_FAILED = ("", "completed")
+"""The outcomes that are no failures: under way, and completed."""
+
+
+type Edge = tuple[datetime | None, datetime | None]
+"""From and until, both inclusive."""
+
+
+class Span(NamedTuple):
+    """How a selection's time is read: whole days from rollups, the rest from records."""
+
+    first_day: str | None
+    """None for the very first."""
+    end_day: str | None
+    """The first that does not belong to it; None for no end."""
+    has_days: bool
+    """Whether there is a whole day at all."""
+    edges: tuple[Edge, ...]
+    """The parts of days."""
+
+
+def span_of(after: datetime | None, before: datetime | None) -> Span:
+    """Return how the time from `after` until `before` is read; both inclusive, None for no bound."""
+    instant = timedelta(microseconds=1)
+    first = _next_midnight(after.astimezone(UTC)) if after is not None else None
+    # The first moment that does not belong to it; at a midnight the day before is whole.
+    end = before.astimezone(UTC) + instant if before is not None and before < _LAST else None
+    last = _midnight(end) if end is not None else None
+    if first is not None and last is not None and first >= last:
+        return Span(None, None, has_days=False, edges=((after, before),))
+    edges: list[Edge] = []
+    if first is not None and after is not None and first > after:
+        edges.append((after, first - instant))
+    if last is not None and end is not None and end > last:
+        edges.append((last, before))
+    return Span(
+        first.date().isoformat() if first is not None else None,
+        last.date().isoformat() if last is not None else None,
+        has_days=True,
+        edges=tuple(edges),
+    )
+
+
+_LAST = datetime.max.replace(tzinfo=UTC) - timedelta(days=2)
+
+
+def _midnight(at: datetime) -> datetime:
+    return datetime.combine(at.date(), time(), UTC)
+
+
+def _next_midnight(at: datetime) -> datetime:
+    """Return the first midnight that is not before `at`."""
+    midnight = _midnight(at)
+    return midnight if midnight == at or at >= _LAST else midnight + timedelta(days=1)
+
+
 async def usage_of(
     connection: AsyncConnection, selection: Selection, dimensions: Sequence[Dimension], *, limit: int = MAX_ROWS
 ) -> list[_JsonObject]:
@@ -44,77 +118,127 @@ async def usage_of(
         dimensions: What to sum up by, each once; none gives one row for everything.
         limit: How many rows at most.
     """
-    keys = {dimension: _column(connection, dimension).label(f"by_{dimension}") for dimension in dimensions}
-    joined = interceptions.outerjoin(token_usages, token_usages.c.interception_id == interceptions.c.id)
-    statement = (
-        select(*keys.values(), *_sums())
-        .select_from(joined)
-        .where(*await conditions_of(connection, selection))
-        .group_by(*keys.values())
-    )
-    rows = [dict(row) for row in (await connection.execute(statement)).mappings()]
-    names = await _names(connection) if Dimension.USER in keys else {}
+    sums: dict[tuple[str, ...], _JsonObject] = {}
+    for statement in await _statements(connection, selection, dimensions):
+        for row in await connection.execute(statement):
+            key = tuple(row[: len(dimensions)])
+            figures = dict(zip(_SUMMED, map(int, row[len(dimensions) :]), strict=True))
+            seen = sums.get(key)
+            sums[key] = figures if seen is None else {name: seen[name] + figures[name] for name in _SUMMED}
+    if not dimensions and not sums:
+        sums[()] = dict.fromkeys(_SUMMED, 0)
+    names = await _names(connection) if Dimension.USER in dimensions else {}
     # Whole: the heaviest first, and in a stable order.
-    rows.sort(key=lambda row: _weight(row, list(keys)))
-    return [_shape(row, list(keys), names) for row in rows[:limit] if row["requests"] or not keys]
+    order = sorted(sums.items(), key=lambda item: _weight(item, dimensions))
+    return [_shape(key, row, dimensions, names) for key, row in order[:limit] if row["requests"] or not dimensions]
 
 
-def _sums() -> list[ColumnElement[Any]]:
-    tokens = token_usages.c
-    # Several token rows of one interception are one request: its first row counts, and so does having none.
-    is_first = func.coalesce(tokens.position, 0) == 0
-    return [
-        func.count(case((is_first, 1))).label("requests"),
-        func.count(case((is_first & (interceptions.c.outcome != "completed"), 1))).label("failures"),
-        *(func.coalesce(func.sum(tokens[name]), 0).label(name) for name in FIGURES),
-        func.sum(tokens.cost_micros).label("cost_micros"),
-        func.count(case((tokens.cost_micros.is_(None), tokens.interception_id))).label("unpriced"),
-    ]
+async def count_selected(connection: AsyncConnection, selection: Selection) -> int:
+    """Return how many interceptions `selection` lets through."""
+    if selection.session_id:
+        return await _count_records(connection, await conditions_of(connection, selection))
+    span = span_of(selection.started_after, selection.started_before)
+    facts = await conditions_of(connection, selection, of_time=False)
+    count = 0
+    if span.has_days:
+        statement = select(func.coalesce(func.sum(usage_rollups.c.kept), 0))
+        statement = statement.where(*await conditions_of(connection, selection, usage_rollups, of_time=False), *_days(span))
+        count = int((await connection.execute(statement)).scalar_one())
+    for edge in span.edges:
+        count += await _count_records(connection, [*facts, *_within(edge)])
+    return count
+
+
+async def _count_records(connection: AsyncConnection, conditions: Iterable[ColumnElement[Any]]) -> int:
+    statement = select(func.count()).select_from(interceptions).where(*conditions)
+    return int((await connection.execute(statement)).scalar_one())
+
+
+async def _statements(connection: AsyncConnection, selection: Selection, dimensions: Sequence[Dimension]) -> list[Select[Any]]:
+    if selection.session_id:
+        return [_of_records(connection, await conditions_of(connection, selection), dimensions)]
+    span = span_of(selection.started_after, selection.started_before)
+    statements = []
+    if span.has_days:
+        facts = await conditions_of(connection, selection, usage_rollups, of_time=False)
+        statements.append(_of_rollups([*facts, *_days(span)], dimensions))
+    if span.edges:
+        facts = await conditions_of(connection, selection, of_time=False)
+        # One each: with OR a database may read every row.
+        statements += [_of_records(connection, [*facts, *_within(edge)], dimensions) for edge in span.edges]
+    return statements
+
+
+def _days(span: Span) -> list[ColumnElement[Any]]:
+    day = usage_rollups.c.day
+    conditions: list[ColumnElement[Any]] = []
+    if span.first_day is not None:
+        conditions.append(day >= span.first_day)
+    if span.end_day is not None:
+        conditions.append(day < span.end_day)
+    return conditions
+
+
+def _within(edge: Edge) -> list[ColumnElement[Any]]:
+    at = interceptions.c.started_at
+    start, end = edge
+    after = [at >= start.astimezone(UTC)] if start is not None else []
+    return [*after, at <= end.astimezone(UTC)] if end is not None else after
+
+
+def _of_rollups(conditions: Iterable[ColumnElement[Any]], dimensions: Sequence[Dimension]) -> Select[Any]:
+    columns = usage_rollups.c
+    keys = [columns[_ROLLED_UP[dimension]] for dimension in dimensions]
+    failures = func.sum(columns.requests).filter(columns.outcome.not_in(_FAILED))
+    sums = [func.sum(columns[name]) for name in (*FIGURES, "cost_micros", "priced", "unpriced")]
+    figures = [func.coalesce(each, 0) for each in (func.sum(columns.requests), failures, *sums)]
+    return select(*keys, *figures).where(*conditions).group_by(*keys)
+
+
+def _of_records(
+    connection: AsyncConnection, conditions: Iterable[ColumnElement[Any]], dimensions: Sequence[Dimension]
+) -> Select[Any]:
+    keys = [_column(connection, dimension).label(f"by_{dimension}") for dimension in dimensions]
+    requests, *rest = rollups.figures()
+    failures = func.count().filter(
+        func.coalesce(token_usages.c.position, 0) == 0, func.coalesce(interceptions.c.outcome, "").not_in(_FAILED)
+    )
+    joined = interceptions.outerjoin(token_usages, token_usages.c.interception_id == interceptions.c.id)
+    return select(*keys, requests, failures, *rest).select_from(joined).where(*conditions).group_by(*keys)
 
 
 def _column(connection: AsyncConnection, dimension: Dimension) -> ColumnElement[Any]:
-    columns = interceptions.c
-    match dimension:
-        case Dimension.USER:
-            return columns.initiator_id
-        case Dimension.MODEL:
-            return columns.model
-        case Dimension.PROVIDER:
-            return columns.provider_name
-        case Dimension.CLIENT:
-            return columns.client
-        case Dimension.PROJECT:
-            document = columns.metadata
-            return func.coalesce(document["project"].as_string(), document["repo"].as_string(), "")
-        case Dimension.DAY:
-            if connection.dialect.name == "postgresql":
-                return func.to_char(func.timezone("UTC", columns.started_at), "YYYY-MM-DD")
-            # Text that begins with the date.
-            return func.substr(columns.started_at, 1, 10)
+    if dimension is Dimension.PROJECT:
+        return project_of()
+    if dimension is Dimension.DAY:
+        return day_of(connection)
+    return interceptions.c[_ROLLED_UP[dimension]]
 
 
 async def _names(connection: AsyncConnection) -> dict[str, str]:
     return {row.id: row.name for row in await connection.execute(select(users.c.id, users.c.name))}
 
 
-def _weight(row: _JsonObject, keys: Sequence[Dimension]) -> tuple[Any, ...]:
-    day = (str(row["by_day"]),) if Dimension.DAY in keys else ()
-    tokens = sum(int(row[name]) for name in FIGURES)
-    rest = tuple(str(row[f"by_{key}"]) for key in keys)
-    return (*day, -int(row["cost_micros"] or 0), -tokens, -row["requests"], rest)
+def _weight(item: tuple[tuple[str, ...], Mapping[str, int]], dimensions: Sequence[Dimension]) -> tuple[Any, ...]:
+    key, row = item
+    day = (key[list(dimensions).index(Dimension.DAY)],) if Dimension.DAY in dimensions else ()
+    tokens = sum(row[name] for name in FIGURES)
+    return (*day, -row["cost_micros"], -tokens, -row["requests"], key)
 
 
-def _shape(row: _JsonObject, keys: Sequence[Dimension], names: dict[str, str]) -> _JsonObject:
+def _shape(
+    key: tuple[str, ...], row: Mapping[str, int], dimensions: Sequence[Dimension], names: Mapping[str, str]
+) -> _JsonObject:
     shaped: _JsonObject = {}
-    for key in keys:
-        value = row[f"by_{key}"]
-        shaped[str(key)] = {"id": value, "name": names.get(value, "")} if key is Dimension.USER else value
-    figures = {name: int(row[name]) for name in FIGURES}
+    for dimension, value in zip(dimensions, key, strict=True):
+        is_user = dimension is Dimension.USER
+        shaped[str(dimension)] = {"id": value, "name": names.get(value, "")} if is_user else value
+    figures = {name: row[name] for name in FIGURES}
     return shaped | {
         "requests": row["requests"],
         "failures": row["failures"],
         **figures,
         "total_tokens": sum(figures.values()),
-        "cost_micros": None if row["cost_micros"] is None else int(row["cost_micros"]),
+        "cost_micros": row["cost_micros"] if row["priced"] else None,
         "unpriced": row["unpriced"],
     }

@@ -1,9 +1,14 @@
-"""The figures of the overview: one report by every dimension, summed up in several ways. Pure."""
+"""The figures of the overview: reports of the last days, summed up in several ways. What reads the store is `read_overview`."""
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from aiproxyd.storage.selection import Selection
+from aiproxyd.storage.usage_report import Dimension, usage_of
 
 PERIODS = (1, 7, 30, 90)
 """Days that can be shown."""
@@ -43,7 +48,8 @@ class Figures:
             setattr(self, name, getattr(self, name) + row[name])
         if row["cost_micros"] is not None:
             self.cost_micros = (self.cost_micros or 0) + row["cost_micros"]
-        self.users.add(row["user"]["id"])
+        if "user" in row:
+            self.users.add(row["user"]["id"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,33 @@ class Chart:
     """How values are said: `short` or `money`."""
     bars: list[Bar]
     highest: float
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What the page shows."""
+
+    total: Figures
+    charts: list[Chart]
+    boards: dict[str, tuple[str, list[tuple[str, Figures]]]]
+    """By title: the key by which sessions are searched, and who is first."""
+
+
+# So many rows may stand behind a chart: days times users.
+_MAX_REPORT_ROWS = 1_000_000
+
+
+async def read_overview(connection: AsyncConnection, until: dt.date, days: int) -> Overview:
+    """Return the figures of the last `days` days, the last one `until`."""
+    selection = Selection(started_after=dt.datetime.combine(until - dt.timedelta(days=days - 1), dt.time(), dt.UTC))
+    # Several reports of few rows each instead of one by everything, which has as many rows as all combinations.
+    by_user = await usage_of(connection, selection, (Dimension.DAY, Dimension.USER), limit=_MAX_REPORT_ROWS)
+    boards = {"Users": ("initiator", leaders(by_user, lambda row: row["user"]["name"] or row["user"]["id"]))}
+    for title, dimension in (("Models", Dimension.MODEL), ("Clients", Dimension.CLIENT), ("Projects", Dimension.PROJECT)):
+        rows = await usage_of(connection, selection, (dimension,), limit=LEADERS + 1)
+        key = "" if dimension is Dimension.PROJECT else str(dimension)
+        boards[title] = (key, leaders(rows, lambda row, name=str(dimension): str(row[name])))  # type: ignore[misc]  # bound at once
+    return Overview(sum_of(by_user), charts(by_user, until, days), boards)
 
 
 def sum_of(rows: Iterable[_Row]) -> Figures:

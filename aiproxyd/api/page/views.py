@@ -24,15 +24,10 @@ from aiproxyd.api.problems import WRONG_SESSION_QUERY, Problem
 from aiproxyd.api.search import joined_terms, parse_search
 from aiproxyd.api.shapes import cost_of_records, usage_of_records
 from aiproxyd.api.state import AdminState
-from aiproxyd.storage import listing, sessions, usage_report
-from aiproxyd.storage.selection import Selection
-from aiproxyd.storage.usage_report import Dimension
+from aiproxyd.storage import listing, sessions
 
 SESSIONS_A_PAGE = 50
 THREADS_A_PAGE = 100
-
-# Rows of the report behind the overview; days times users times models times clients times projects.
-_MAX_REPORT_ROWS = 1_000_000
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
@@ -91,25 +86,15 @@ def create_page(state: AdminState, page_sessions: PageSessions) -> APIRouter:
     async def show_overview(request: Request, days: int = 7, reloaded: Word = "") -> Response:
         days = days if days in overview.PERIODS else 7
         today = dt.datetime.now(dt.UTC).date()
-        first = dt.datetime.combine(today - dt.timedelta(days=days - 1), dt.time(), dt.UTC)
-        by = (Dimension.DAY, Dimension.USER, Dimension.MODEL, Dimension.CLIENT, Dimension.PROJECT)
-        rows = await state.store.read(
-            lambda c: usage_report.usage_of(c, Selection(started_after=first), by, limit=_MAX_REPORT_ROWS)
-        )
-        boards = {
-            "Users": ("initiator", overview.leaders(rows, lambda row: row["user"]["name"] or row["user"]["id"])),
-            "Models": ("model", overview.leaders(rows, lambda row: str(row["model"]))),
-            "Clients": ("client", overview.leaders(rows, lambda row: str(row["client"]))),
-            "Projects": ("", overview.leaders(rows, lambda row: str(row["project"]))),
-        }
+        found = await state.store.read(lambda c: overview.read_overview(c, today, days))
         facts = {
             "days": days,
             "periods": overview.PERIODS,
-            "total": overview.sum_of(rows),
-            "charts": overview.charts(rows, today, days),
+            "total": found.total,
+            "charts": found.charts,
             "chart_width": overview.CHART_WIDTH,
             "chart_height": overview.CHART_HEIGHT,
-            "boards": boards,
+            "boards": found.boards,
             "providers": state.providers(),
             "conditions": state.readiness(),
             "reloaded": reloaded,

@@ -33,7 +33,7 @@ def test_a_time_outside_the_calendar_is_refused(at: float) -> None:
 
 def test_lines_name_the_interceptions_that_they_do_not_begin() -> None:
     lines = of_worker("w", *life("a"), described("b"), ended("c"), thought("a"))
-    assert interceptions_of(lines) == {"b", "c"}
+    assert interceptions_of(lines) == ({"a"}, {"b", "c"})
 
 
 def test_an_interception_that_begins_in_the_run_is_one_row() -> None:
