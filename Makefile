@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run install lock test huge unit integration check lint types floors fmt bench accounting demo dashboards-check docs wheel clean
+.PHONY: help run install lock test huge unit integration check lint types floors fmt bench seed-store bench-store accounting demo dashboards-check docs wheel clean
 
 help: ## Show the verbs.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -68,6 +68,12 @@ demo: $(VENV)/.dev ## See the whole thing work without an API key.
 
 bench: $(VENV)/.dev ## Measure against the peers that are installed, in one run.
 	$(BIN)/python -m tests.bench $(ARGS)
+
+seed-store: $(VENV)/.dev ## Fill a store with made-up interceptions (ARGS="--url URL --count 1000000 --days 60").
+	$(BIN)/python -m tests.bench.seed_store $(ARGS)
+
+bench-store: $(VENV)/.dev ## Measure a filled store, or a SQLite and a PostgreSQL one of its own (ARGS="--url URL").
+	$(BIN)/python -m tests.bench.store $(ARGS)
 
 accounting: $(VENV)/.dev ## Count requests and tokens of every transcript and every client (ARGS="--mixed 1000").
 	$(BIN)/python -m tests.accounting $(ARGS)

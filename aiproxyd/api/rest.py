@@ -227,8 +227,8 @@ def create_router(state: AdminState) -> APIRouter:
     ) -> Response:
         """Requests, tokens and cost, summed up."""
         selection = await selection_of(given, caller=caller, store=state.store, message=WRONG_USAGE_QUERY)
-        (total,) = await state.store.read(lambda c: usage_report.usage_of(c, selection, []))
-        rows = await state.store.read(lambda c: usage_report.usage_of(c, selection, group_by, limit=limit)) if group_by else []
+        total, rows = await state.store.read(lambda c: usage_report.report_of(c, selection, group_by, limit=limit))
+        rows = rows if group_by else []
         return json_response({"group_by": group_by, "count": len(rows), "total": total, "usage": rows})
 
     @router.get("/users", tags=["users"], responses={200: {"model": list[KnownUser]}, **_WRONG})

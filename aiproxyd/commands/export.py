@@ -127,7 +127,7 @@ def export(
     )
     with (
         open_records(lambda: read_configuration(config).store_url, url, token) as records,
-        _destination(chosen, file) as write,
+        destination(chosen, file) as write,
         _progress(records, selection) as advance,
     ):
         for page in pages(records, selection):
@@ -173,7 +173,7 @@ type _Write = Callable[[list[_JsonObject]], None]
 
 
 @contextlib.contextmanager
-def _destination(chosen: Format, file: Path | None) -> Iterator[_Write]:
+def destination(chosen: Format, file: Path | None) -> Iterator[_Write]:
     """Yield what writes a page. A file takes its place when it is whole."""
     if file is None:
         with _writer(chosen, sys.stdout) as write:

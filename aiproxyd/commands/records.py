@@ -115,8 +115,8 @@ class LocalRecords:
         """Return figures, summed up."""
         from aiproxyd.storage import usage_report
 
-        (total,) = self._read(lambda c: usage_report.usage_of(c, selection, []))
-        rows = self._read(lambda c: usage_report.usage_of(c, selection, dimensions)) if dimensions else []
+        total, rows = self._read(lambda c: usage_report.report_of(c, selection, dimensions))
+        rows = rows if dimensions else []
         return {"group_by": [str(dimension) for dimension in dimensions], "count": len(rows), "total": total, "usage": rows}
 
     def interceptions(self, selection: "Selection", *, after_id: str = "", limit: int) -> list[_JsonObject]:

@@ -8,6 +8,7 @@ the whole days are left. A session is no part of a rollup, so a report of one re
 import enum
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, time, timedelta
+from operator import add
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, func, select
@@ -49,7 +50,14 @@ _ROLLED_UP = {
 }
 
 _SUMMED = ("requests", "failures", *FIGURES, "cost_micros", "priced", "unpriced")
-_FAILED = ("", "completed")
+_TOKENS = slice(2, 2 + len(FIGURES))
+_COST = 2 + len(FIGURES)
+
+_Key = tuple[str, ...]
+_Figures = tuple[int, ...]
+"""Values of `_SUMMED`."""
+
+_NO_FAILURES = ("", "completed")
 """The outcomes that are no failures: under way, and completed."""
 
 
@@ -118,19 +126,28 @@ async def usage_of(
         dimensions: What to sum up by, each once; none gives one row for everything.
         limit: How many rows at most.
     """
-    sums: dict[tuple[str, ...], _JsonObject] = {}
+    return (await report_of(connection, selection, dimensions, limit=limit))[1]
+
+
+async def report_of(
+    connection: AsyncConnection, selection: Selection, dimensions: Sequence[Dimension], *, limit: int = MAX_ROWS
+) -> tuple[_JsonObject, list[_JsonObject]]:
+    """Return one row for everything, and the rows of `usage_of`."""
+    width = len(dimensions)
+    sums: dict[_Key, _Figures] = {}
     for statement in await _statements(connection, selection, dimensions):
         for row in await connection.execute(statement):
-            key = tuple(row[: len(dimensions)])
-            figures = dict(zip(_SUMMED, map(int, row[len(dimensions) :]), strict=True))
+            key, figures = tuple(row[:width]), tuple(row[width:])
             seen = sums.get(key)
-            sums[key] = figures if seen is None else {name: seen[name] + figures[name] for name in _SUMMED}
-    if not dimensions and not sums:
-        sums[()] = dict.fromkeys(_SUMMED, 0)
+            sums[key] = figures if seen is None else tuple(map(add, seen, figures))
+    total = tuple(map(sum, zip(*sums.values(), strict=True))) if sums else (0,) * len(_SUMMED)
+    if not dimensions:
+        return _shape((), total, (), {}), [_shape((), total, (), {})]
     names = await _names(connection) if Dimension.USER in dimensions else {}
     # Whole: the heaviest first, and in a stable order.
-    order = sorted(sums.items(), key=lambda item: _weight(item, dimensions))
-    return [_shape(key, row, dimensions, names) for key, row in order[:limit] if row["requests"] or not dimensions]
+    place = list(dimensions).index(Dimension.DAY) if Dimension.DAY in dimensions else None
+    order = sorted((item for item in sums.items() if item[1][0]), key=lambda item: _weight(item, place))
+    return _shape((), total, (), {}), [_shape(key, figures, dimensions, names) for key, figures in order[:limit]]
 
 
 async def count_selected(connection: AsyncConnection, selection: Selection) -> int:
@@ -189,7 +206,7 @@ def _within(edge: Edge) -> list[ColumnElement[Any]]:
 def _of_rollups(conditions: Iterable[ColumnElement[Any]], dimensions: Sequence[Dimension]) -> Select[Any]:
     columns = usage_rollups.c
     keys = [columns[_ROLLED_UP[dimension]] for dimension in dimensions]
-    failures = func.sum(columns.requests).filter(columns.outcome.not_in(_FAILED))
+    failures = func.sum(columns.requests).filter(columns.outcome.not_in(_NO_FAILURES))
     sums = [func.sum(columns[name]) for name in (*FIGURES, "cost_micros", "priced", "unpriced")]
     figures = [func.coalesce(each, 0) for each in (func.sum(columns.requests), failures, *sums)]
     return select(*keys, *figures).where(*conditions).group_by(*keys)
@@ -201,7 +218,7 @@ def _of_records(
     keys = [_column(connection, dimension).label(f"by_{dimension}") for dimension in dimensions]
     requests, *rest = rollups.figures()
     failures = func.count().filter(
-        func.coalesce(token_usages.c.position, 0) == 0, func.coalesce(interceptions.c.outcome, "").not_in(_FAILED)
+        func.coalesce(token_usages.c.position, 0) == 0, func.coalesce(interceptions.c.outcome, "").not_in(_NO_FAILURES)
     )
     joined = interceptions.outerjoin(token_usages, token_usages.c.interception_id == interceptions.c.id)
     return select(*keys, requests, failures, *rest).select_from(joined).where(*conditions).group_by(*keys)
@@ -219,26 +236,23 @@ async def _names(connection: AsyncConnection) -> dict[str, str]:
     return {row.id: row.name for row in await connection.execute(select(users.c.id, users.c.name))}
 
 
-def _weight(item: tuple[tuple[str, ...], Mapping[str, int]], dimensions: Sequence[Dimension]) -> tuple[Any, ...]:
-    key, row = item
-    day = (key[list(dimensions).index(Dimension.DAY)],) if Dimension.DAY in dimensions else ()
-    tokens = sum(row[name] for name in FIGURES)
-    return (*day, -row["cost_micros"], -tokens, -row["requests"], key)
+def _weight(item: tuple[_Key, _Figures], day: int | None) -> tuple[Any, ...]:
+    key, figures = item
+    return (key[day] if day is not None else "", -figures[_COST], -sum(figures[_TOKENS]), -figures[0], key)
 
 
-def _shape(
-    key: tuple[str, ...], row: Mapping[str, int], dimensions: Sequence[Dimension], names: Mapping[str, str]
-) -> _JsonObject:
+def _shape(key: _Key, figures: _Figures, dimensions: Sequence[Dimension], names: Mapping[str, str]) -> _JsonObject:
+    row = dict(zip(_SUMMED, map(int, figures), strict=True))
     shaped: _JsonObject = {}
     for dimension, value in zip(dimensions, key, strict=True):
         is_user = dimension is Dimension.USER
         shaped[str(dimension)] = {"id": value, "name": names.get(value, "")} if is_user else value
-    figures = {name: row[name] for name in FIGURES}
+    tokens = {name: row[name] for name in FIGURES}
     return shaped | {
         "requests": row["requests"],
         "failures": row["failures"],
-        **figures,
-        "total_tokens": sum(figures.values()),
+        **tokens,
+        "total_tokens": sum(tokens.values()),
         "cost_micros": row["cost_micros"] if row["priced"] else None,
         "unpriced": row["unpriced"],
     }

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import func, select
 
 from aiproxyd.api.page import overview
-from aiproxyd.commands.export import Format, destination
+from aiproxyd.commands.export import Format, destination, pages
 from aiproxyd.commands.records import LocalRecords
 from aiproxyd.journal.follower import Follower
 from aiproxyd.journal.writer import JournalWriter
@@ -126,8 +126,7 @@ def calls(values: Values) -> dict[str, Call]:
         async def call(store: Store, chance: random.Random) -> Any:
             midnight = some_day(chance).replace(hour=0, minute=0, second=0, microsecond=0)
             selection = Selection(started_after=midnight - dt.timedelta(days=days), started_before=midnight)
-            await store.read(lambda c: usage_report.usage_of(c, selection, []))
-            await store.read(lambda c: usage_report.usage_of(c, selection, dimensions))
+            await store.read(lambda c: usage_report.report_of(c, selection, dimensions, limit=1000))
 
         return call
 
@@ -254,7 +253,7 @@ def measure_export(url: str, count: int, chosen: Format) -> tuple[tuple[float, f
     with tempfile.TemporaryDirectory() as folder:
         began, began_cpu = time.perf_counter(), time.process_time()
         with destination(chosen, Path(folder) / f"all.{chosen}") as write:
-            for page in records.export(Selection()):
+            for page in pages(records, Selection()):
                 write(page)
                 written += len(page)
                 if not early and written >= count // 10:
