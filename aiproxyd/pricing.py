@@ -3,7 +3,8 @@
 Facts:
 - Amounts are micro-USD (1 USD = 1,000,000), whole numbers; rates are micro-USD per million units and may have a fraction.
 - Providers charge by disjoint parts. A part without a rate of its own is charged as the one that contains it: a one-hour cache
-  write as a cache write, a cache write or read as input, reasoning as output. So is audio.
+  write as a cache write, a cache write or read as input, reasoning as output. So is audio, which OpenAI's conversations call
+  `prompt_audio` and `completion_audio`, Google and transcriptions `input_audio` and `output_audio`: no usage has both.
 - A long-context rate holds for every token of the request once its whole input, cached parts included, exceeds a threshold.
 
 Strategy: the exact sum of all parts is rounded once, half up. Coder truncates each part, so a figure of ours may be higher by up
@@ -185,8 +186,11 @@ def units_of(usage: TokenUsage, priced: Mapping[Part, Rate]) -> Iterator[tuple[P
         usage: What the provider reported.
         priced: The rates: what has none of its own stays in the part that contains it.
     """
-    audio_in = min(usage.extra.get("prompt_audio", 0), usage.input_tokens) if Part.INPUT_AUDIO in priced else 0
-    audio_out = min(usage.extra.get("completion_audio", 0), usage.output_tokens) if Part.OUTPUT_AUDIO in priced else 0
+    extra = usage.extra
+    audio = extra.get("prompt_audio", 0) + extra.get("input_audio", 0) - extra.get("cached_audio", 0)
+    audio_in = min(max(0, audio), usage.input_tokens) if Part.INPUT_AUDIO in priced else 0
+    audio = extra.get("completion_audio", 0) + extra.get("output_audio", 0)
+    audio_out = min(audio, usage.output_tokens) if Part.OUTPUT_AUDIO in priced else 0
     reasoning = min(usage.reasoning_output_tokens, usage.output_tokens - audio_out) if Part.REASONING in priced else 0
     write_1h = min(usage.cache_write_1h_input_tokens, usage.cache_write_input_tokens)
     for part, units in (

@@ -36,11 +36,13 @@ class UsageMetadata(msgspec.Struct, rename="camel"):
     total_token_count: Count = None
     prompt_tokens_details: list[ModalityCount] | None = None
     candidates_tokens_details: list[ModalityCount] | None = None
+    cache_tokens_details: list[ModalityCount] | None = None
     traffic_type: str | None = None
     service_tier: str | None = None
 
 
 _INPUT = {"AUDIO": "input_audio", "IMAGE": "input_image", "VIDEO": "input_video", "DOCUMENT": "input_document"}
+_CACHED = {"AUDIO": "cached_audio"}
 _OUTPUT = {"AUDIO": "output_audio", "IMAGE": "output_image", "VIDEO": "output_video"}
 
 
@@ -61,7 +63,11 @@ def token_usage(usage: UsageMetadata) -> TokenUsage | None:
     cached = token_count(usage.cached_content_token_count)
     is_included = candidates >= thoughts > 0 and token_count(usage.total_token_count) == prompt + tool_use + candidates
     extra = {"tool_use_prompt": tool_use}
-    for details, names in ((usage.prompt_tokens_details, _INPUT), (usage.candidates_tokens_details, _OUTPUT)):
+    for details, names in (
+        (usage.prompt_tokens_details, _INPUT),
+        (usage.candidates_tokens_details, _OUTPUT),
+        (usage.cache_tokens_details, _CACHED),
+    ):
         for detail in details or ():
             name = names.get(detail.modality or "")
             if name is not None:

@@ -68,8 +68,13 @@ _OTHER_EVENTS: Final = frozenset(
 _OTHER_ITEMS: Final = frozenset({"message", "mcp_list_tools", "mcp_approval_request", "mcp_approval_response"})
 
 
+class _CachedDetails(msgspec.Struct):
+    audio_tokens: Count = None
+
+
 class _InputDetails(msgspec.Struct):
     cached_tokens: Count = None
+    cached_tokens_details: _CachedDetails | None = None
     audio_tokens: Count = None
     image_tokens: Count = None
 
@@ -284,6 +289,7 @@ def _token_usage(usage: _Usage) -> TokenUsage:
     inputs, outputs = usage.input_token_details or _InputDetails(), usage.output_token_details or _OutputDetails()
     whole_input, output = token_count(usage.input_tokens), token_count(usage.output_tokens)
     cached = token_count(inputs.cached_tokens)
+    cached_audio = token_count(inputs.cached_tokens_details.audio_tokens) if inputs.cached_tokens_details is not None else 0
     return TokenUsage(
         input_tokens=max(0, whole_input - cached),
         output_tokens=output,
@@ -293,7 +299,8 @@ def _token_usage(usage: _Usage) -> TokenUsage:
             "prompt_image": token_count(inputs.image_tokens),
             "completion_audio": token_count(outputs.audio_tokens),
             "total_tokens": whole_input + output if usage.total_tokens is None else token_count(usage.total_tokens),
-        },
+        }
+        | ({"cached_audio": cached_audio} if cached_audio else {}),
     )
 
 

@@ -37,7 +37,7 @@ _LISTS: Final = {
     "anthropic": ("anthropic",),
     "openai": ("openai",),
     "chatgpt": ("openai",),
-    "copilot": ("github-copilot", "openai", "anthropic"),
+    "copilot": ("github-copilot", "openai", "anthropic", "google"),
     "google": ("google",),
     "azure": ("azure",),
     "bedrock": ("aws",),
@@ -55,6 +55,9 @@ _PARTS: Final = {
     "web_searches_kcount": Part.WEB_SEARCH,
     "requests_kcount": Part.REQUEST,
 }
+
+# Google's names of a model as a resource: `models/…`, `projects/…/publishers/google/models/…`, at its OpenAI endpoint `google/…`.
+_RESOURCE: Final = re.compile(r"^(?:(?:.*/)?models/|google/)(?=[^/]+$)")
 
 # Inference that is kept in the USA costs a tenth more with Claude Opus 4.6 and what came after it; these are older.
 # Source: https://platform.claude.com/docs/en/about-claude/pricing#data-residency-pricing
@@ -143,9 +146,10 @@ class PriceBook:
         everything = list(self._lists.values())
         for name in self.lists_of(provider_type, host):
             list_ = self._lists[name]
-            info = list_.find_model(model, all_providers=everything)
-            if info is not None:
-                return list_, info
+            for spelling in dict.fromkeys((model, _RESOURCE.sub("", model))):
+                info = list_.find_model(spelling, all_providers=everything)
+                if info is not None and _is_charged_by_token(info):
+                    return list_, info
         return None
 
     def _lists_of_host(self, host: str) -> tuple[str, ...]:
@@ -257,6 +261,12 @@ def _parts(prices: "ModelPrice") -> dict[Part, Rate]:
         else:
             parts[part] = Rate(price.base * factor, tuple((tier.start, tier.price * factor) for tier in price.tiers))
     return parts
+
+
+def _is_charged_by_token(info: "ModelInfo") -> bool:
+    """Return whether it has a price of tokens at any time; a plan's list may have a model only as included, or by request."""
+    prices: list[Any] = [each.prices for each in info.prices] if isinstance(info.prices, list) else [info.prices]
+    return any(each.__dict__.get("input_mtok") is not None for each in prices)
 
 
 def _changes_within_a_day(info: "ModelInfo") -> bool:

@@ -173,3 +173,23 @@ def test_sound_that_is_charged_by_time_has_no_cost_and_not_one_of_zero() -> None
     rates = Rates({Part.INPUT: Rate(Decimal(1))}, "list", "1")
     assert cost_of(TokenUsage(extra={"audio_milliseconds": 2500}), rates) is None
     assert cost_of(TokenUsage(input_tokens=1_000_000, extra={"audio_milliseconds": 2500}), rates) is not None
+
+
+@pytest.mark.parametrize(
+    ("extra", "micros"),
+    [
+        ({"prompt_audio": 40, "completion_audio": 10}, 60 * 1 + 40 * 10 + 10 * 2 + 10 * 20),
+        ({"input_audio": 40, "output_audio": 10}, 60 * 1 + 40 * 10 + 10 * 2 + 10 * 20),
+        # What was read from the cache is charged as that, sound or not.
+        ({"prompt_audio": 40, "cached_audio": 30}, 90 * 1 + 10 * 10 + 20 * 2),
+        ({"input_audio": 4_000, "output_audio": 4_000}, 100 * 10 + 20 * 20),
+        ({"input_audio": 10, "cached_audio": 40}, 100 * 1 + 20 * 2),
+    ],
+)
+def test_sound_has_its_own_price_by_whatever_name_a_provider_counts_it(extra: dict[str, int], micros: int) -> None:
+    million = Decimal(1_000_000)
+    parts = {Part.INPUT: 1, Part.OUTPUT: 2, Part.INPUT_AUDIO: 10, Part.OUTPUT_AUDIO: 20}
+    rates = Rates({part: Rate(million * price) for part, price in parts.items()}, "list", "1")
+    cost = cost_of(TokenUsage(input_tokens=100, output_tokens=20, extra=extra), rates)
+    assert cost is not None
+    assert cost.micros == micros

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiproxyd.model.usage import TokenUsage
-from aiproxyd.providers.google_usage import UsageMetadata, merged, token_usage
+from aiproxyd.providers.google_usage import ModalityCount, UsageMetadata, merged, token_usage
 
 
 def usage(**figures: Any) -> UsageMetadata:
@@ -77,3 +77,12 @@ def test_a_merged_report_has_the_last_word_on_each_figure(reports: list[UsageMet
     for name in found.__struct_fields__:
         said = [value for report in reports if (value := getattr(report, name)) is not None]
         assert getattr(found, name) == (said[-1] if said else None)
+
+
+def test_sound_that_was_read_from_the_cache_is_told_apart() -> None:
+    audio = [ModalityCount("AUDIO", 40)]
+    usage = UsageMetadata(100, 5, cached_content_token_count=60, prompt_tokens_details=audio, cache_tokens_details=audio)
+    found = token_usage(usage)
+    assert found is not None
+    assert (found.input_tokens, found.cache_read_input_tokens) == (40, 60)
+    assert found.extra == {"tool_use_prompt": 0, "input_audio": 40, "cached_audio": 40}

@@ -117,6 +117,14 @@ def test_a_call_that_was_cut_says_so(status: str, is_done: bool) -> None:
     assert [event for event in found if isinstance(event, ToolCallEnded)] == [ToolCallEnded(0, truncated=True)]
 
 
+def test_sound_that_was_read_from_the_cache_is_told_apart() -> None:
+    details = {"cached_tokens": 64, "audio_tokens": 50, "cached_tokens_details": {"text_tokens": 34, "audio_tokens": 30}}
+    reported, _ = events(done(usage={"input_tokens": 132, "output_tokens": 1, "input_token_details": details}))
+    assert isinstance(reported, UsageReported)
+    assert (reported.usage.input_tokens, reported.usage.cache_read_input_tokens) == (68, 64)
+    assert (reported.usage.extra["prompt_audio"], reported.usage.extra["cached_audio"]) == (50, 30)
+
+
 def test_an_error_message_fails_the_answer() -> None:
     found = events({"type": "error", "error": {"type": "server_error", "message": "Oh."}})
     assert found == [ProviderErrorReported(ErrorType.SERVER_ERROR, "Oh."), ResponseEnded("error", complete=False)]

@@ -218,3 +218,40 @@ def test_every_tier_of_a_model_is_found(book: PriceBook) -> None:
     assert "anthropic" in book.list_names()
     assert book.list_rates("nonesuch", "x", dt.datetime(2026, 1, 1, tzinfo=dt.UTC)) is None
     assert book.list_models("nonesuch") == ()
+
+
+@pytest.mark.parametrize(
+    ("provider", "host", "model", "found", "usd"),
+    [
+        ("bedrock", "", "anthropic.claude-3-5-sonnet-20241022-v2:0", "aws/regional.anthropic.claude-3-5-sonnet-20241022-v2:0", "3"),
+        ("bedrock", "", "us.anthropic.claude-sonnet-4-5-20250929-v1:0", "aws/regional.anthropic.claude-sonnet-4-5-20250929-v1:0", "3.3"),
+        ("bedrock", "", "global.anthropic.claude-sonnet-4-5-20250929-v1:0", "aws/global.anthropic.claude-sonnet-4-5-20250929-v1:0", "3"),
+        ("bedrock", "", "apac.anthropic.claude-sonnet-4-20250514-v1:0", "aws/regional.anthropic.claude-sonnet-4-20250514-v1:0", "3"),
+        ("bedrock", "", "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.anthropic.claude-haiku-4-5-20251001-v1:0", "aws/regional.anthropic.claude-haiku-4-5-20251001-v1:0", "1.1"),
+        ("bedrock", "", "arn:aws:bedrock:us-east-1::foundation-model/anthropic.claude-3-haiku-20240307-v1:0", "aws/regional.anthropic.claude-3-haiku-20240307-v1:0", "0.25"),
+        ("bedrock", "", "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc123", None, None),
+        ("bedrock", "", "eu.amazon.nova-lite-v1:0", "aws/amazon.nova-lite-v1:0", "0.06"),
+        ("google", "us-central1-aiplatform.googleapis.com", "publishers/google/models/gemini-2.5-flash", "google/gemini-2.5-flash", "0.3"),
+        ("google", "us-central1-aiplatform.googleapis.com", "projects/p/locations/l/publishers/google/models/gemini-2.5-pro", "google/gemini-2.5-pro", "1.25"),
+        ("google", "us-central1-aiplatform.googleapis.com", "google/gemini-2.5-pro", "google/gemini-2.5-pro", "1.25"),
+        ("google", "us-central1-aiplatform.googleapis.com", "claude-sonnet-4-5@20250929", "google/claude-sonnet-4-5", "3"),
+        ("google", "generativelanguage.googleapis.com", "models/gemini-2.5-flash", "google/gemini-2.5-flash", "0.3"),
+        ("google", "generativelanguage.googleapis.com", "tunedModels/mine", None, None),
+        ("azure", "acme.openai.azure.com", "gpt-4o-2024-08-06", "azure/gpt-4o", "2.5"),
+        ("azure", "acme.openai.azure.com", "gpt-35-turbo", "azure/gpt-3.5-turbo", "0.5"),
+        ("azure", "acme.services.ai.azure.com", "claude-sonnet-4-5", "azure/claude-sonnet-4-5", "3"),
+        # A deployment's own name says nothing; the answer names the model, and that is what is priced.
+        ("azure", "acme.openai.azure.com", "my-deployment", None, None),
+        ("openrouter", "openrouter.ai", "google/gemini-2.5-pro", "openrouter/google/gemini-2.5-pro", "1.25"),
+        ("copilot", "api.githubcopilot.com", "gpt-4o-2024-11-20", "openai/gpt-4o", "2.5"),
+        ("copilot", "api.githubcopilot.com", "gemini-2.5-pro", "google/gemini-2.5-pro", "1.25"),
+    ],
+)  # fmt: skip
+def test_models_are_found_by_the_names_that_clouds_give_them(
+    book: PriceBook, provider: str, host: str, model: str, found: str | None, usd: str | None
+) -> None:
+    rates = book.rates(_charge(provider, model, host=host))
+    assert (rates.model if rates is not None else None) == found
+    assert (rates is None) == (usd is None)
+    if rates is not None and usd is not None:
+        assert rates.parts[Part.INPUT].base == Decimal(usd) * 1_000_000
