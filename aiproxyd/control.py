@@ -266,8 +266,16 @@ class Control:
 
     def providers(self) -> list[ProviderFact]:
         """Every provider of the configuration, and whether it is in use."""
+        keys = self._upstreams.key_counts(time.monotonic())
         return [
-            ProviderFact(provider.name, provider.type, str(provider.status), provider.reason, _hosts_of(provider))
+            ProviderFact(
+                name=provider.name,
+                type=provider.type,
+                status=str(provider.status),
+                reason=provider.reason,
+                hosts=_hosts_of(provider),
+                keys={state.value: count for state, count in keys.get(provider.name, {}).items()},
+            )
             for provider in self._table.providers
         ]
 

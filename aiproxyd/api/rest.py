@@ -35,6 +35,7 @@ from aiproxyd.api.problems import (
     json_response,
 )
 from aiproxyd.api.schemas import (
+    ConfiguredProvider,
     Interception,
     Interceptions,
     KnownUser,
@@ -217,6 +218,11 @@ def create_router(state: AdminState) -> APIRouter:
 
     for what in ("models", "clients", "providers"):
         add_values(what)
+
+    @router.get("/providers/status", tags=["values"], responses={200: {"model": list[ConfiguredProvider]}, **_WRONG})
+    async def list_provider_states() -> Response:
+        """The providers of the configuration, whether each is in use, and how its keys stand. No key is shown."""
+        return json_response([{**fact._asdict(), "hosts": list(fact.hosts)} for fact in state.providers()])
 
     @router.get("/usage", tags=["figures"], responses={200: {"model": Usage}, **_WRONG})
     async def show_usage(

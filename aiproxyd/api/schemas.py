@@ -235,6 +235,17 @@ class SessionDetail(BaseModel):
     threads: list[Thread]
 
 
+class ConfiguredProvider(BaseModel):
+    """A provider entry as the daemon has it right now."""
+
+    name: str
+    type: str
+    status: str = Field(description="enabled, disabled, error or proxy_excluded.")
+    reason: str = Field(description="Why it is not in use; empty when it is.")
+    hosts: list[str]
+    keys: dict[str, int] = Field(description="How many keys are valid, temporary, permanent; empty for an entry without keys.")
+
+
 class UsageUser(BaseModel):
     """Whose figures these are."""
 

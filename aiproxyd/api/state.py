@@ -1,6 +1,6 @@
 """What the admin application shows and may ask for; control has it. No behaviour here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from prometheus_client import CollectorRegistry
@@ -19,6 +19,8 @@ class ProviderFact(NamedTuple):
     """`enabled`, or why it is not in use."""
     reason: str
     hosts: tuple[str, ...]
+    keys: Mapping[str, int]
+    """How many of the entry's keys are in each state; empty for an entry without keys."""
 
 
 class AdminState(Protocol):

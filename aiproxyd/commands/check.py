@@ -93,9 +93,10 @@ def _authority(settings: "Config") -> Iterator[Line]:
 
 def _providers(settings: "Config") -> Iterator[Line]:
     from aiproxyd.classify import ProviderStatus
+    from aiproxyd.config.keys import problems_of, read_keys
     from aiproxyd.config.providers import provider_table
 
-    providers = provider_table(settings).providers
+    providers = provider_table(settings, problems_of(read_keys(settings, os.environ))).providers
     enabled = [provider.name for provider in providers if provider.status is ProviderStatus.ENABLED]
     yield "providers", State.OK if enabled else State.NOTE, ", ".join(enabled) or "none is enabled, so nothing is decrypted"
     for provider in providers:

@@ -1,6 +1,7 @@
 """`aiproxyd providers`: what the configuration makes of its provider entries."""
 
 import asyncio
+import os
 from typing import Any
 
 import typer
@@ -16,7 +17,9 @@ app = typer.Typer(help="The AI providers whose traffic is decrypted.", rich_mark
 
 @app.command("list")
 def list_(output: OutputOption = Output.TABLE, config: ConfigOption = None) -> None:
-    """List the providers with their hosts and status.
+    """List the providers with their hosts, keys and status, as the daemon would have them if it started here and now.
+
+    Keys are shown masked. A key that comes from an environment variable is looked for in the environment of this command.
 
     For example:
 
@@ -24,12 +27,15 @@ def list_(output: OutputOption = Output.TABLE, config: ConfigOption = None) -> N
 
       aiproxyd providers list --output json
     """
+    from aiproxyd.config.keys import problems_of, read_keys
     from aiproxyd.config.providers import provider_table
+    from aiproxyd.credentials import hint_of
     from aiproxyd.model.authority import Authority
 
     settings = read_configuration(config)
+    keys = read_keys(settings, os.environ)
     rows = []
-    for provider in provider_table(settings).providers:
+    for provider in provider_table(settings, problems_of(keys)).providers:
         ports: dict[str, list[int]] = {}
         for host, port in provider.authorities:
             ports.setdefault(host, []).append(port)
@@ -45,10 +51,11 @@ def list_(output: OutputOption = Output.TABLE, config: ConfigOption = None) -> N
                     for name in ([host] if each == usual else [str(Authority(host, port)) for port in each])
                 ],
                 "path_prefix": provider.path_prefix,
+                "keys": [hint_of(key) for key in keys[provider.name].keys] if provider.name in keys else [],
                 "reason": provider.reason,
             }
         )
-    print_rows(rows, ["name", "type", "status", "hosts", "reason"], output=output, empty="no provider is configured")
+    print_rows(rows, ["name", "type", "status", "hosts", "keys", "reason"], output=output, empty="no provider is configured")
 
 
 @app.command()

@@ -14,6 +14,7 @@ from aiproxyd.api.access import AdminToken, Role, digest_of
 from aiproxyd.api.app import create_app
 from aiproxyd.api.live import LiveFeed
 from aiproxyd.api.rest import event_stream
+from aiproxyd.api.state import ProviderFact
 from aiproxyd.storage.store import Store
 from aiproxyd.telemetry.families import create_registry
 from tests.support.observations import START, described, ended, life, of_worker, started, thought, tool_called
@@ -35,7 +36,11 @@ class State:
         self.forgotten = 0
 
     def providers(self) -> list[Any]:
-        return []
+        keys = {"valid": 2, "temporary": 1, "permanent": 0}
+        return [
+            ProviderFact("anthropic", "anthropic", "enabled", "", ("api.anthropic.com",), keys),
+            ProviderFact("off", "openai", "disabled", "enabled is false", (), {}),
+        ]
 
     def readiness(self) -> dict[str, tuple[bool, str]]:
         return {}
@@ -82,6 +87,7 @@ SHAPES = {
     "/models": list[str],
     "/clients": list[str],
     "/providers": list[str],
+    "/providers/status": list[schemas.ConfiguredProvider],
 }
 
 
@@ -94,6 +100,22 @@ async def test_answers_have_the_promised_shape(app: FastAPI, path: str, role: Ro
     TypeAdapter(SHAPES[path]).validate_python(answer.json(), strict=True)
     has_content = any(word in answer.text for word in ("Fix the bug.", "Hm.", '{\\"command'))
     assert not has_content or role is not Role.VIEWER
+
+
+async def test_providers_are_shown_with_the_states_of_their_keys_and_no_key(app: FastAPI) -> None:
+    async with _client(app, Role.VIEWER) as client:
+        answer = await client.get("/providers/status")
+    assert answer.json() == [
+        {
+            "name": "anthropic",
+            "type": "anthropic",
+            "status": "enabled",
+            "reason": "",
+            "hosts": ["api.anthropic.com"],
+            "keys": {"valid": 2, "temporary": 1, "permanent": 0},
+        },
+        {"name": "off", "type": "openai", "status": "disabled", "reason": "enabled is false", "hosts": [], "keys": {}},
+    ]
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,30 @@ def test_every_entry_is_listed_with_its_status_and_the_reason(aiproxyd, tmp_path
     assert rows["bad"]["reason"] == "base_url 'nonsense' does not begin with https:// or http://"
     assert rows["anthropic"]["reason"] == ""
     table = aiproxyd("providers", "list", "-c", str(file)).out.splitlines()
-    assert table[0].split() == ["NAME", "TYPE", "STATUS", "HOSTS", "REASON"]
+    assert table[0].split() == ["NAME", "TYPE", "STATUS", "HOSTS", "KEYS", "REASON"]
     assert len(table) == 6
+
+
+def test_keys_are_listed_masked(aiproxyd, tmp_path: Path, monkeypatch) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("""
+providers:
+- {name: a, type: anthropic, keys: [sk-ant-api03-abcdefgh, {env: SOME_KEY}]}
+- {name: b, type: openai, keys: [{env: NO_SUCH_KEY}]}
+- {name: c, type: bedrock, keys: [{access_key_id: AKIDEXAMPLE, secret_access_key: aws-hunter2}]}
+""")
+    monkeypatch.setenv("SOME_KEY", "short-hunter2")
+    found = aiproxyd("providers", "list", "-o", "json", "-c", str(file))
+    rows = {row["name"]: row for row in json.loads(found.out)}
+    assert rows["a"]["keys"] == ["sk-a...efgh", "sh...r2"]
+    assert rows["a"]["status"] == "enabled"
+    assert rows["b"]["keys"] == []
+    assert rows["b"]["status"] == "error"
+    assert rows["b"]["reason"] == "keys[0]: the environment variable NO_SUCH_KEY is not set"
+    assert rows["c"]["keys"] == ["AK...LE"]
+    for output in (found, aiproxyd("providers", "list", "-c", str(file)), aiproxyd("check", "-c", str(file))):
+        assert "hunter2" not in output.out + output.err
+        assert "abcdefgh" not in output.out + output.err
 
 
 def test_no_entries_are_said_to_be_none(aiproxyd, tmp_path: Path) -> None:

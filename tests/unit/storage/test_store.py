@@ -105,6 +105,17 @@ async def test_the_record_is_the_same_however_its_lines_are_cut_into_batches(sto
     assert plain(whole) == plain(cut)
 
 
+@pytest.mark.parametrize("batches", [1, 2])
+async def test_a_record_names_the_key_that_was_used_in_the_end(store: Store, batches: int) -> None:
+    switched, kept = new_id(), new_id()
+    first = [started(id_, credential_kind="centralized", credential_hint="sk-1...aaaa") for id_ in (switched, kept)]
+    last = [ended(switched, credential_hint="sk-2...bbbb"), ended(kept), ended(switched, credential_hint="sk-3...cccc")]
+    for batch in [first + last] if batches == 1 else [first, last]:
+        await _apply(store, *batch)
+    hints = {record["id"]: record["credential_hint"] for record in await _all(store)}
+    assert hints == {switched: "sk-2...bbbb", kept: "sk-1...aaaa"}
+
+
 async def test_usage_of_a_response_that_never_ended_is_kept(store: Store) -> None:
     id_ = new_id()
     await _apply(store, started(id_), described(id_), progressed(id_, usage=TokenUsage(input_tokens=5, output_tokens=1)))
