@@ -1,9 +1,16 @@
-"""Failed handshakes are said once a minute, with the remedy."""
+"""Failed handshakes, keys and breakers are said once a minute, with the remedy."""
 
 import pytest
 from structlog.testing import capture_logs
 
-from aiproxyd.model.observation import ClientTlsFailed, RecordsLost, UpstreamTlsFailed
+from aiproxyd.model.observation import (
+    BreakerChanged,
+    ClientTlsFailed,
+    KeyPoolExhausted,
+    KeyStateChanged,
+    RecordsLost,
+    UpstreamTlsFailed,
+)
 from aiproxyd.telemetry.troubles import MAX_KNOWN, TroubleLog
 
 
@@ -62,3 +69,22 @@ def test_what_is_kept_in_mind_is_bounded():
 
 def test_everything_else_is_none_of_its_business():
     assert heard(RecordsLost(at=0.0, count=1)) == []
+
+
+def test_a_key_that_is_not_accepted_is_named_by_its_hint():
+    changed = KeyStateChanged(at=0.0, provider="p", state="permanent", reason="unauthorized", credential_hint="sk-a...efgh")
+    (line,) = heard(changed, changed)
+    assert (line["provider"], line["key"], line["reason"]) == ("p", "sk-a...efgh", "unauthorized")
+    assert "loaded again" in line["remedy"]
+    assert not heard(KeyStateChanged(at=0.0, provider="p", state="temporary", reason="rate_limited")), "that is its business"
+
+
+def test_a_pool_without_a_key_is_said_with_what_helps():
+    limited, refused = (KeyPoolExhausted(at=0.0, provider="p", outcome=outcome) for outcome in ("rate_limited", "auth_failed"))
+    assert ["add a key" in line["remedy"] for line in heard(limited, refused)] == [True, False]
+
+
+def test_a_breaker_is_said_when_it_opens():
+    states = [BreakerChanged(at=0.0, provider="p", endpoint="/e", model="m", state=s) for s in ("open", "half_open", "closed")]
+    (line,) = heard(*states)
+    assert (line["provider"], line["endpoint"], line["model"]) == ("p", "/e", "m")
