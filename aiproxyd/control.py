@@ -200,12 +200,12 @@ class Control:
     def _start_tracing(self, stack: contextlib.AsyncExitStack) -> LiveSink:
         # Imports that most daemons do not need, and megabytes of them.
         from aiproxyd.telemetry.otlp import Sender, create_exporter
-        from aiproxyd.telemetry.traces import TraceSink
+        from aiproxyd.telemetry.traces import TraceSink, envelope
 
         settings = self.config.tracing.to_settings()
-        traces = TraceSink(Sender(create_exporter(settings)), settings)
-        stack.push_async_callback(asyncio.to_thread, traces.close)
-        return traces
+        sender = Sender(create_exporter(settings), envelope(settings), count=self._metrics.spans_left)
+        stack.push_async_callback(asyncio.to_thread, sender.close)
+        return TraceSink(sender.put, settings)
 
     def _start_interception_log(self, stack: contextlib.AsyncExitStack) -> LiveSink:
         settings = self.config.logging

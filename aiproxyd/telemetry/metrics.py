@@ -413,6 +413,10 @@ class MetricsSink:
         self._own.store_write.observe(seconds)
         self._own.store_observations.inc(observations)
 
+    def spans_left(self, result: str, spans: int) -> None:
+        """Count spans that left the daemon: `sent`, `failed` or `dropped`. From any thread."""
+        self._own.trace_spans.labels(result).inc(spans)
+
     def store_failed(self) -> None:
         """Count an attempt to store a batch that failed."""
         self._own.store_errors.inc()

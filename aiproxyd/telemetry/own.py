@@ -195,6 +195,12 @@ STORE_WRITE = histogram(
 )
 STORE_OBSERVATIONS = counter(GATEWAY + "stored_observations_total", "Observations that are stored.")
 STORE_ERRORS = counter(GATEWAY + "store_errors_total", "Attempts to store a batch that failed and are repeated.")
+TRACE_SPANS = counter(
+    GATEWAY + "trace_spans_total",
+    "Spans for the collector: sent, failed (it did not take them) or dropped (more were waiting for it than may).",
+    ("result",),
+    ((3, "results"),),
+)
 
 FAMILIES: tuple[Family, ...] = (
     OUTCOMES,
@@ -231,6 +237,7 @@ FAMILIES: tuple[Family, ...] = (
     STORE_WRITE,
     STORE_OBSERVATIONS,
     STORE_ERRORS,
+    TRACE_SPANS,
 )
 
 
@@ -272,3 +279,4 @@ class OwnMetrics:
         self.store_write = STORE_WRITE.histogram(registry)
         self.store_observations = STORE_OBSERVATIONS.counter(registry)
         self.store_errors = STORE_ERRORS.counter(registry)
+        self.trace_spans = TRACE_SPANS.counter(registry)

@@ -18,13 +18,9 @@ Errors are set as Coder sets them: on Intercept and ProcessRequest, and on Upstr
 """
 
 import random
-from collections.abc import Iterator, Sequence
-from typing import Any, Final
-
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import Event, ReadableSpan, SpanProcessor
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple
 
 import aiproxyd
 from aiproxyd.model.observation import (
@@ -40,6 +36,17 @@ from aiproxyd.model.observation import (
 )
 from aiproxyd.model.outcome import Outcome, UsageSource
 from aiproxyd.telemetry import semconv
+from aiproxyd.telemetry.otlp_spans import (
+    CLIENT,
+    INTERNAL,
+    SERVER,
+    Envelope,
+    Value,
+    attributes_of_span,
+    error_of_span,
+    event_of_span,
+    span,
+)
 from aiproxyd.telemetry.settings import TracingSettings
 
 MAX_RECORDS: Final = 256
@@ -53,10 +60,23 @@ LOG_MESSAGE: Final = "interception log"
 
 _NANOSECONDS: Final = 1_000_000_000
 _MAX_64: Final = 2**64 - 1
-_ERROR: Final = Status(StatusCode.ERROR)
-_UNSET: Final = Status(StatusCode.UNSET)
-_SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
-_SCOPE: Final = InstrumentationScope("aiproxyd", aiproxyd.__version__, semconv.SCHEMA_URL)
+_TRACE_PARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
+
+type _Attributes = dict[str, Value]
+
+
+class _Parent(NamedTuple):
+    """A client's span."""
+
+    trace_id: bytes
+    span_id: bytes
+    is_sampled: bool
+
+
+def envelope(settings: TracingSettings) -> Envelope:
+    """Return who says the spans."""
+    resource: _Attributes = {"service.name": settings.service_name, "service.version": aiproxyd.__version__}
+    return Envelope(resource, scope="aiproxyd", version=aiproxyd.__version__, schema_url=semconv.SCHEMA_URL)
 
 
 class _Open:
@@ -83,16 +103,15 @@ class _Worker:
 class TraceSink:
     """Makes spans of what the workers observed. Total: no observation raises."""
 
-    def __init__(self, processor: SpanProcessor, settings: TracingSettings) -> None:
+    def __init__(self, put: Callable[[Sequence[bytes]], None], settings: TracingSettings) -> None:
         """Have seen nothing yet.
 
         Args:
-            processor: Gets the spans.
+            put: Gets the spans of a request, encoded, once it has ended.
             settings: What is in them.
         """
-        self._processor = processor
+        self._put = put
         self._settings = settings
-        self._resource = Resource.create({"service.name": settings.service_name, "service.version": aiproxyd.__version__})
         self._sampled_up_to = round(settings.sample_ratio * (_MAX_64 + 1)) - 1
         self._workers: dict[str, _Worker] = {}
 
@@ -142,126 +161,99 @@ class TraceSink:
                 ),
             )
 
-    def close(self) -> None:
-        """Send what is queued and stop; waits for the collector as long as an export may take."""
-        self._processor.shutdown()
-
     def _intercept(self, interception: _Open, ended: InterceptionEnded) -> None:
         started, described = interception.started, interception.described
         parent = _parent(started.trace_parent)
-        intercept = self._begin(parent)
-        if intercept is None:
+        trace_id = self._trace_id(parent)
+        if trace_id is None:
             return
         begin = _time(started.at)
         # Clocks of one process may step back; a span never ends before it begins.
         end = max(begin, _time(ended.at))
         read = min(end, max(begin, _time(described.at))) if described is not None else begin
-        common = _common(started, described)
-        attributes = _attributes(common, started, described, ended)
-        status, of_upstream = _UNSET, _UNSET
+        common = attributes_of_span(_common(started, described))
+        facts = common + attributes_of_span(_facts(started, described, ended))
+        failure = of_upstream = b""
         if ended.outcome is not Outcome.COMPLETED:
-            status = Status(StatusCode.ERROR, ended.error_message or str(ended.outcome))
+            failure = error_of_span(ended.error_message or ended.outcome)
             if described is None or not described.streaming:
-                of_upstream = status
-        process = _inside(intercept)
-        emit = self._emit
-        emit("Intercept.CreateInterceptor", _inside(intercept), intercept, begin, read, common)
-        emit("Intercept.RecordInterception", _inside(intercept), intercept, begin, begin, common)
-        upstream = _inside(process)
-        emit("Intercept.ProcessRequest.Upstream", upstream, process, read, end, attributes, SpanKind.CLIENT, of_upstream)
+                of_upstream = failure
+        intercept, process = _span_id(), _span_id()
+
+        def within(name: str, parent_id: bytes, begin: int, end: int, parts: bytes, *, kind: int = INTERNAL) -> bytes:
+            return span(name, trace_id, _span_id(), parent_id, begin, end, parts, kind)
+
+        spans = [
+            within("Intercept.CreateInterceptor", intercept, begin, read, common),
+            within("Intercept.RecordInterception", intercept, begin, begin, common),
+            within("Intercept.ProcessRequest.Upstream", process, read, end, facts + of_upstream, kind=CLIENT),
+            span("Intercept.ProcessRequest", trace_id, process, intercept, read, end, common + failure),
+            within("Intercept.RecordInterceptionEnded", intercept, end, end, common),
+        ]
         if described is not None and described.has_prompt:
-            prompt = common | self._prompt(described)
-            emit("Intercept.RecordPromptUsage", _inside(process), process, read, read, prompt)
+            spans.append(within("Intercept.RecordPromptUsage", process, read, read, common + self._prompt(described)))
         for record in interception.records:
             at = min(end, max(read, _time(record.at)))
-            name, facts = self._record(record)
-            emit(name, _inside(process), process, at, at, common | facts)
+            name, more = self._record(record)
+            spans.append(within(name, process, at, at, common + attributes_of_span(more)))
         if ended.usage_source is not UsageSource.NONE:
-            emit("Intercept.RecordTokenUsage", _inside(process), process, end, end, common | _usage(ended))
-        emit("Intercept.ProcessRequest", process, intercept, read, end, common, status=status)
-        emit("Intercept.RecordInterceptionEnded", _inside(intercept), intercept, end, end, common)
-        events: list[Event] = []
+            usage = common + attributes_of_span(_usage(ended))
+            spans.append(within("Intercept.RecordTokenUsage", process, end, end, usage))
+        whole = facts + failure
+        if interception.dropped:
+            whole += attributes_of_span({"records_dropped": interception.dropped})
         if self._settings.capture_logs:
             for seen_at, fields in self._log_records(interception, ended):
-                events.append(Event(LOG_MESSAGE, fields, _time(seen_at)))
-        if interception.dropped:
-            attributes = attributes | {"records_dropped": interception.dropped}
-        emit("Intercept", intercept, parent, begin, end, attributes, SpanKind.SERVER, status, events)
+                whole += event_of_span(LOG_MESSAGE, _time(seen_at), fields)
+        is_within = parent is not None
+        parent_id = parent.span_id if parent is not None else b""
+        spans.append(span("Intercept", trace_id, intercept, parent_id, begin, end, whole, SERVER, has_remote_parent=is_within))
+        self._put(spans)
 
     def _pass_through(self, started: PassthroughStarted, at: float, status_code: int) -> None:
-        context = self._begin(None)
-        if context is None:
+        trace_id = self._trace_id(None)
+        if trace_id is None:
             return
         begin = _time(started.at)
-        attributes = {
+        attributes: _Attributes = {
             "passthrough_url": started.route,
             "passthrough_upstream_url": started.route,
             "passthrough_method": started.method,
             "provider": started.provider,
             semconv.HTTP_STATUS: status_code,
         }
-        status = _UNSET if 100 <= status_code < 400 else _ERROR
-        self._emit("Passthrough", context, None, begin, max(begin, _time(at)), attributes, SpanKind.SERVER, status)
+        failure = b"" if 100 <= status_code < 400 else error_of_span("")
+        parts = attributes_of_span(attributes) + failure
+        self._put([span("Passthrough", trace_id, _span_id(), b"", begin, max(begin, _time(at)), parts, SERVER)])
 
-    def _begin(self, parent: SpanContext | None) -> SpanContext | None:
-        """Return the context of a request's first span, or None when the request is not sampled."""
+    def _trace_id(self, parent: _Parent | None) -> bytes | None:
+        """Return the trace of a request, or None when the request is not sampled."""
         if parent is not None:
-            return _inside(parent) if parent.trace_flags.sampled else None
+            return parent.trace_id if parent.is_sampled else None
         trace_id = random.getrandbits(128) or 1
-        if (trace_id & _MAX_64) > self._sampled_up_to:
-            return None
-        return SpanContext(trace_id, random.getrandbits(64) or 1, is_remote=False, trace_flags=_SAMPLED)
+        return trace_id.to_bytes(16) if (trace_id & _MAX_64) <= self._sampled_up_to else None
 
-    def _emit(  # noqa: PLR0917  (in the order in which a span is told)
-        self,
-        name: str,
-        context: SpanContext,
-        parent: SpanContext | None,
-        begin: int,
-        end: int,
-        attributes: dict[str, Any],
-        kind: SpanKind = SpanKind.INTERNAL,
-        status: Status = _UNSET,
-        events: Sequence[Event] = (),
-    ) -> None:
-        # Every time is known already, so that a tracer's bookkeeping of live spans would only cost: four times as much.
-        self._processor.on_end(
-            ReadableSpan(
-                name,
-                context,
-                parent,
-                self._resource,
-                attributes,
-                events,
-                kind=kind,
-                status=status,
-                start_time=begin,
-                end_time=end,
-                instrumentation_scope=_SCOPE,
-            )
-        )
-
-    def _prompt(self, described: InterceptionDescribed) -> dict[str, Any]:
+    def _prompt(self, described: InterceptionDescribed) -> bytes:
         if not self._settings.content or described.prompt is None:
-            return {}
-        return {semconv.INPUT_MESSAGES: described.prompt[:MAX_CONTENT_CHARACTERS]}
+            return b""
+        return attributes_of_span({semconv.INPUT_MESSAGES: described.prompt[:MAX_CONTENT_CHARACTERS]})
 
-    def _record(self, record: ToolCalled | ThoughtRecorded) -> tuple[str, dict[str, Any]]:
+    def _record(self, record: ToolCalled | ThoughtRecorded) -> tuple[str, _Attributes]:
         if isinstance(record, ToolCalled):
-            facts: dict[str, Any] = {
+            facts: _Attributes = {
                 semconv.TOOL_NAME: record.tool,
                 semconv.TOOL_CALL_ID: record.call_id,
-                semconv.TOOL_TYPE: str(record.tool_kind),
+                semconv.TOOL_TYPE: record.tool_kind,
             }
             if self._settings.content and record.arguments is not None:
                 facts[semconv.TOOL_CALL_ARGUMENTS] = record.arguments[:MAX_CONTENT_CHARACTERS]
             return "Intercept.RecordToolUsage", facts
-        thought = {"source": str(record.source)}
+        thought: _Attributes = {"source": record.source}
         if self._settings.content:
             thought["content"] = record.content[:MAX_CONTENT_CHARACTERS]
         return "Intercept.RecordModelThought", thought
 
-    def _log_records(self, interception: _Open, ended: InterceptionEnded) -> Iterator[tuple[float, dict[str, Any]]]:
+    def _log_records(self, interception: _Open, ended: InterceptionEnded) -> Iterator[tuple[float, _Attributes]]:
         """Yield the structured log's records with their times; content stays out unless it is asked for."""
         started, described = interception.started, interception.described
         id_ = {"interception_id": started.interception_id}
@@ -323,26 +315,22 @@ def _time(at: float) -> int:
     return int(at * _NANOSECONDS) if 0 <= at < 1e10 else 0
 
 
-def _parent(trace_parent: str) -> SpanContext | None:
+def _parent(trace_parent: str) -> _Parent | None:
     """Return a client's span, or None."""
-    fields = trace_parent.split("-")
-    if len(fields) < 4:
+    found = _TRACE_PARENT.fullmatch(trace_parent) if trace_parent else None
+    if found is None:
         return None
-    try:
-        context = SpanContext(
-            int(fields[1], 16), int(fields[2], 16), is_remote=True, trace_flags=TraceFlags(int(fields[3], 16))
-        )
-    except ValueError:
+    trace_id, span_id, flags = found.groups()
+    if not (trace_id.strip("0") and span_id.strip("0")):
         return None
-    return context if context.is_valid else None
+    return _Parent(bytes.fromhex(trace_id), bytes.fromhex(span_id), is_sampled=bool(int(flags, 16) & 1))
 
 
-def _inside(parent: SpanContext) -> SpanContext:
-    """Return the context of a new span within `parent`."""
-    return SpanContext(parent.trace_id, random.getrandbits(64) or 1, is_remote=False, trace_flags=_SAMPLED)
+def _span_id() -> bytes:
+    return (random.getrandbits(64) or 1).to_bytes(8)
 
 
-def _common(started: InterceptionStarted, described: InterceptionDescribed | None) -> dict[str, Any]:
+def _common(started: InterceptionStarted, described: InterceptionDescribed | None) -> _Attributes:
     """Return Coder's attributes of every span of an interception."""
     return {
         "request_path": started.route,
@@ -354,11 +342,9 @@ def _common(started: InterceptionStarted, described: InterceptionDescribed | Non
     }
 
 
-def _attributes(
-    common: dict[str, Any], started: InterceptionStarted, described: InterceptionDescribed | None, ended: InterceptionEnded
-) -> dict[str, Any]:
-    """Return what Intercept and Upstream say: Coder's attributes and those of the conventions."""
-    attributes = common | {
+def _facts(started: InterceptionStarted, described: InterceptionDescribed | None, ended: InterceptionEnded) -> _Attributes:
+    """Return what Intercept and Upstream say besides: the attributes of the conventions."""
+    attributes: _Attributes = {
         semconv.OPERATION_NAME: semconv.operation_name(started.api),
         semconv.PROVIDER_NAME: semconv.provider_name(started.provider_type),
         semconv.REQUEST_MODEL: described.request_model if described is not None else "",
@@ -369,7 +355,7 @@ def _attributes(
         semconv.USER_ID: started.principal_id,
         semconv.USER_AGENT: started.user_agent,
         "client": started.client,
-        "outcome": str(ended.outcome),
+        "outcome": ended.outcome,
     }
     if ended.status_code:
         attributes[semconv.HTTP_STATUS] = ended.status_code
@@ -377,7 +363,7 @@ def _attributes(
         (semconv.RESPONSE_ID, ended.response_id),
         (semconv.RESPONSE_MODEL, ended.response_model),
         (semconv.CONVERSATION_ID, described.client_session_id if described is not None else ""),
-        (semconv.ERROR_TYPE, str(ended.error_type or "")),
+        (semconv.ERROR_TYPE, ended.error_type or ""),
     ):
         if value:
             attributes[name] = value
@@ -390,7 +376,7 @@ def _attributes(
     return attributes
 
 
-def _usage(ended: InterceptionEnded) -> dict[str, Any]:
+def _usage(ended: InterceptionEnded) -> _Attributes:
     usage = ended.usage
     return {
         semconv.INPUT_TOKENS: usage.total_input_tokens,
@@ -398,5 +384,5 @@ def _usage(ended: InterceptionEnded) -> dict[str, Any]:
         semconv.CACHE_READ_TOKENS: usage.cache_read_input_tokens,
         semconv.CACHE_WRITE_TOKENS: usage.cache_write_input_tokens,
         semconv.REASONING_TOKENS: usage.reasoning_output_tokens,
-        "usage_source": str(ended.usage_source),
+        "usage_source": ended.usage_source,
     }

@@ -10,10 +10,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from tests.support.daemon import Daemon
+from tests.support.daemon import Daemon, merged
 
 START_TIMEOUT_SECONDS = 60.0
 
@@ -126,16 +127,20 @@ class Product(Peer):
 
     token = "bench-token"
 
-    def __init__(self, engine: str, *, workers: int = 1, cores: set[int] | None = None) -> None:
+    def __init__(
+        self, engine: str, config: Mapping[str, Any] | None = None, *, workers: int = 1, cores: set[int] | None = None
+    ) -> None:
         """Prepare.
 
         Args:
             engine: `decrypt.engine`.
+            config: Laid over what it is measured with.
             workers: Worker processes.
             cores: That all its processes may use; the proxy's core when absent.
         """
         super().__init__()
         self.engine = engine
+        self._config = config or {}
         self._workers = workers
         self._cores = cores
         self.name = f"aiproxyd ({engine})"
@@ -151,7 +156,8 @@ class Product(Peer):
                 "trusted_ca_file": str(roots),
             },
         }
-        self._daemon = Daemon(folder / self.engine, config=config, users=("bench",), workers=self._workers)
+        own = merged(config, self._config)
+        self._daemon = Daemon(folder / self.engine, config=own, users=("bench",), workers=self._workers)
         with pinned(PROXY_CORE) if self._cores is None else on_cores(self._cores):
             self._daemon.start()
         self.port = self._daemon.port

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc
+import trustme
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
 
@@ -19,10 +20,14 @@ class Received:
         self.spans: list[Any] = []
         self.resources: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.keeps = True
+        """Whether anything is remembered; a benchmark's collector only decodes."""
         self._arrived = threading.Condition()
 
     def take(self, request: Any, headers: dict[str, str]) -> None:
         """Take one export."""
+        if not self.keeps:
+            return
         with self._arrived:
             self.headers.append(headers)
             for resource_spans in request.resource_spans:
@@ -63,15 +68,24 @@ class _Servicer(trace_service_pb2_grpc.TraceServiceServicer):
 
 
 @contextlib.contextmanager
-def grpc_collector() -> Iterator[tuple[str, Received]]:
-    """Yield the endpoint of a gRPC collector and what it receives."""
+def grpc_collector(certificate: trustme.LeafCert | None = None) -> Iterator[tuple[str, Received]]:
+    """Yield the endpoint of a gRPC collector and what it receives.
+
+    Args:
+        certificate: Of localhost, for TLS.
+    """
     received = Received()
     server = grpc.server(ThreadPoolExecutor(2))
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Servicer(received), server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    if certificate is None:
+        endpoint = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    else:
+        pair = (certificate.private_key_pem.bytes(), b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
+        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
+        endpoint = f"https://localhost:{port}"
     server.start()
     try:
-        yield f"http://127.0.0.1:{port}", received
+        yield endpoint, received
     finally:
         server.stop(None).wait()
 
