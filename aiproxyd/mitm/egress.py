@@ -7,15 +7,19 @@ Fails closed: an address that cannot be understood is refused.
 """
 
 import asyncio
+import errno
 import ipaddress
+import os
 import socket
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 from aiohappyeyeballs import AddrInfoType, start_connection
 
 from aiproxyd.config.schema import Config
 from aiproxyd.exceptions import AiproxydError
+from aiproxyd.mitm.names import Names
 from aiproxyd.model.authority import Authority, parse_authority
 
 type _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -115,6 +119,7 @@ class Egress:
     def __init__(self, settings: EgressSettings) -> None:
         self._settings = settings
         self._rule = AddressRule(settings.allowed_private_cidrs)
+        self._names = Names()
 
     @property
     def settings(self) -> EgressSettings:
@@ -168,9 +173,8 @@ class Egress:
         if authority.is_address:
             found: Sequence[AddrInfoType] = [_literal(host, port)]
         else:
-            loop = asyncio.get_running_loop()
             try:
-                found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+                found = await self._names.resolve(host, port)
             except (OSError, UnicodeError):  # UnicodeError: a label the resolver's encoding does not take
                 raise DialFailed("resolve") from None
         allowed = [candidate for candidate in found if exempt or self._rule.allows(str(candidate[4][0]))]
@@ -200,11 +204,33 @@ async def _connect_one(candidate: AddrInfoType) -> socket.socket:
     connection = socket.socket(family, kind, protocol)
     try:
         connection.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(connection, address)
+        await _connected(connection, address)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+async def _connected(connection: socket.socket, address: tuple[Any, ...]) -> None:
+    """Connect, as the loop's `sock_connect` does, but without asking the resolver about an address: uvloop's does, in a thread."""
+    number = connection.connect_ex(address)
+    if number == errno.EINPROGRESS:
+        loop = asyncio.get_running_loop()
+        writable = loop.create_future()
+        descriptor = connection.fileno()
+        loop.add_writer(descriptor, _set, writable)
+        try:
+            await writable
+        finally:
+            loop.remove_writer(descriptor)
+        number = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if number:
+        raise OSError(number, os.strerror(number))
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _literal(host: str, port: int) -> AddrInfoType:
