@@ -37,6 +37,7 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 # Metadata of an interception's end that describes its token row.
 _SERVICE_TIER = "service_tier"
+_USAGE = "usage"
 
 
 @dataclass(slots=True)
@@ -238,7 +239,8 @@ def _continue(
             _describe(changes, id_, observation, known)
         case ResponseProgressed():
             if not _has_ended(changes, id_, known):
-                changes.tokens[id_] = _token_row(id_, observation, {})
+                # Until an end replaces it: a worker that dies leaves just this.
+                changes.tokens[id_] = _token_row(id_, observation, {_USAGE: "partial"})
                 changes.reports[id_] = observation
         case ToolCalled():
             changes.tools[id_, observation.position] = _tool_row(id_, observation)
@@ -325,8 +327,8 @@ def _end(changes: Changes, id_: str, o: InterceptionEnded, known: Known | None) 
         if o.credential_hint:
             changes.switched_keys[id_] = {"key": id_, "credential_hint": _word(o.credential_hint)}
     if o.usage_source is not UsageSource.NONE:
-        tier = o.metadata.get(_SERVICE_TIER)
-        changes.tokens[id_] = _token_row(id_, o, {_SERVICE_TIER: _line(tier)} if tier else {})
+        said = {name: _line(value) for name in (_SERVICE_TIER, _USAGE) if (value := o.metadata.get(name))}
+        changes.tokens[id_] = _token_row(id_, o, said)
         changes.reports[id_] = o
     if response_id:
         prompt = changes.prompts.get(id_)
