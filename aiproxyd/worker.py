@@ -26,7 +26,6 @@ from pydantic import ValidationError
 from aiproxyd.ca.authority import CertificateAuthority
 from aiproxyd.ca.leaves import LeafStore
 from aiproxyd.channel import Accepted, Adopt, Answer, Channel, Configure, Drain, Forget, KeyMarked, Propose, Ready, Rejected
-from aiproxyd.classify import ProviderTable
 from aiproxyd.config.keys import problems_of, upstream_rules
 from aiproxyd.config.providers import base_url_authorities, provider_table
 from aiproxyd.config.schema import Config
@@ -137,6 +136,7 @@ class Worker:
             upstream_tls=upstream_tls,
             providers=self._connect.settings.providers,
             settings=FrontSettings.of(config),
+            upstreams=self._upstreams,
         )
         await self._engine.start()
         loop.add_signal_handler(signal.SIGTERM, self._drain, config.drain_timeout_seconds)
@@ -153,7 +153,7 @@ class Worker:
         flush()
         if self._journal.is_failing and self._guard.refuse:
             self._front.end_decrypted()
-            self._engine.retire(ProviderTable())
+            self._engine.retire(lambda _connection: False)
 
     async def _converse(self) -> None:
         while (message := await self._channel.receive()) is not None:
@@ -226,7 +226,7 @@ class Worker:
         self._front.settings = prepared.front
         self._front.replace_providers(prepared.connect.providers)
         self._engine.settings = prepared.engine
-        self._engine.retire(prepared.connect.providers)
+        self._engine.retire(self._front.forwards)
         self._guard.refuse = config.recording.on_journal_failure == "refuse"
         self._identity.cache_seconds = config.auth.cache_seconds
 

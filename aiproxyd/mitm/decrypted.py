@@ -23,6 +23,8 @@ class DecryptedConnection(msgspec.Struct, frozen=True):
     """Who claims it."""
     principal: Principal
     """Who is charged."""
+    key_hint: str | None = None
+    """The mask of the provider's key of ours that a request is sent with; None where the client's own credential goes on."""
 
 
 class TapSettings(msgspec.Struct, frozen=True):
@@ -68,6 +70,8 @@ class AbortedBy(enum.Enum):
     """We did: a drain ran out of time, or an idle timeout met."""
     REFUSED = enum.auto()
     """We answered instead of the provider."""
+    NO_KEY = enum.auto()
+    """We answered instead of the provider, because it accepts none of our keys, or none now."""
 
 
 STATUS_OF_ABORT = {
@@ -76,5 +80,6 @@ STATUS_OF_ABORT = {
     AbortedBy.UNREACHABLE: 502,
     AbortedBy.PROXY: 503,
     AbortedBy.REFUSED: 403,
+    AbortedBy.NO_KEY: 502,
 }
 """The status that is recorded when an abort comes before the provider's own."""

@@ -6,7 +6,7 @@ The outcome, first rule first:
 2. `upstream_error`: the status is 400 or more, or the provider reported an error in its body.
 3. `completed`: the provider said that the response is over. It counts even if the client leaves then without reading the rest
    of the framing, as SDKs do at `[DONE]`; `upstream_error` if the provider declared the response failed.
-4. By who aborted: `client_aborted`, `upstream_aborted`, `upstream_error` (unreachable), `interrupted`.
+4. By who aborted: `client_aborted`, `upstream_aborted`, `upstream_error` (unreachable, no key), `interrupted`.
 5. `parse_failed`: the body arrived whole and could not be read.
 6. A stream that ended cleanly without the provider saying so is `upstream_aborted`: with a body that is delimited by the
    connection's end, a cut looks just like that, and no API documents an end without its last event.
@@ -30,6 +30,7 @@ _OUTCOME_OF_ABORT: Final = {
     AbortedBy.UNREACHABLE: Outcome.UPSTREAM_ERROR,
     AbortedBy.PROXY: Outcome.INTERRUPTED,
     AbortedBy.REFUSED: Outcome.REFUSED,
+    AbortedBy.NO_KEY: Outcome.UPSTREAM_ERROR,
 }
 
 
@@ -64,7 +65,13 @@ def outcome_of(
 
 
 def error_of(
-    outcome: Outcome, reported: ProviderErrorReported | None, *, status_code: int, provider_type: str, detail: str
+    outcome: Outcome,
+    reported: ProviderErrorReported | None,
+    *,
+    status_code: int,
+    provider_type: str,
+    detail: str,
+    is_about_keys: bool = False,
 ) -> tuple[ErrorType | None, str]:
     """Return the error class and a message of at most MAX_ERROR_MESSAGE_BYTES; None and nothing without an error.
 
@@ -74,7 +81,10 @@ def error_of(
         status_code: As recorded, our own of an abort included.
         provider_type: As `error_type_of` takes it.
         detail: What is known about an abort.
+        is_about_keys: Whether the provider accepts none of our keys, so that the status is one of ours.
     """
+    if is_about_keys:
+        return ErrorType.RATE_LIMITED if status_code == 429 else ErrorType.UNAUTHORIZED, _cut(detail)
     if outcome in {Outcome.COMPLETED, Outcome.PARSE_FAILED}:
         return None, ""
     by_status = error_type_of(status_code, provider_type=provider_type)

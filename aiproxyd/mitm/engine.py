@@ -10,7 +10,7 @@ import copy
 import logging
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -18,7 +18,6 @@ from mitmproxy import connection as mitm
 from mitmproxy import http
 from mitmproxy.net.http.http1 import assemble_response
 
-from aiproxyd.classify import ProviderTable
 from aiproxyd.config.schema import Config
 from aiproxyd.mitm import safe_layers
 from aiproxyd.mitm.connect import AUTHORITY, VERDICT, ConnectAddon, refusal
@@ -115,8 +114,7 @@ class Engine:
         self._host: AddonHost | None = None
         self._hooks: HookTable | None = None
         self._handlers: dict[str, SafeHandler] = {}
-        self._served: dict[str, str] = {}
-        """Names of the providers that these connections were opened for."""
+        self._connections: dict[str, DecryptedConnection] = {}
         self._is_closing = False
 
     @property
@@ -149,10 +147,10 @@ class Engine:
         for handler in list(self._handlers.values()):
             handler.drain()
 
-    def retire(self, providers: ProviderTable) -> None:
-        """Close the connections whose provider is gone, out of use or renamed, each after its response."""
-        for connection_id, handler in list(self._handlers.items()):
-            if not providers.serves(handler.authority, self._served[connection_id]):
+    def retire(self, stays: Callable[[DecryptedConnection], bool]) -> None:
+        """Close the connections of which `stays` says no, each after its response."""
+        for id_, handler in list(self._handlers.items()):
+            if not stays(self._connections[id_]):
                 handler.drain()
 
     async def close(self) -> None:
@@ -238,7 +236,7 @@ class Engine:
             settings=self._settings.handler,
         )
         self._handlers[connection.id] = handler
-        self._served[connection.id] = connection.provider.name
+        self._connections[connection.id] = connection
         self._http.watch(connection.id, connection)
         self._tls.watch(connection.id, connection.authority.host, connection.provider.name)
         try:
@@ -246,8 +244,7 @@ class Engine:
         finally:
             self._http.forget(connection.id, AbortedBy.CLIENT, "the client left")
             self._tls.forget(connection.id)
-            del self._handlers[connection.id]
-            del self._served[connection.id]
+            del self._handlers[connection.id], self._connections[connection.id]
 
     def _decision(self, flow: http.HTTPFlow) -> Decision:
         verdict = flow.metadata.get(VERDICT)

@@ -16,6 +16,7 @@ import msgspec
 
 from aiproxyd.classify import ProviderTable
 from aiproxyd.config.schema import Config
+from aiproxyd.mitm.courier import Courier
 from aiproxyd.mitm.deadlines import Deadlines
 from aiproxyd.mitm.decrypted import DecryptedConnection
 from aiproxyd.mitm.egress import Egress
@@ -23,12 +24,14 @@ from aiproxyd.mitm.inbound import Inbound
 from aiproxyd.mitm.pair import Pair
 from aiproxyd.mitm.relay import Relay, RelaySettings, Tap
 from aiproxyd.mitm.report import Reporter
+from aiproxyd.mitm.routers import ConnectRouter
 from aiproxyd.mitm.tls import ClientContexts, UpstreamTls
 from aiproxyd.mitm.tunnel import PipePool, Tunnel
 from aiproxyd.model.authority import Authority
 from aiproxyd.model.head import Headers
 from aiproxyd.model.observation import TunnelClosed
 from aiproxyd.model.verdict import Verdict
+from aiproxyd.upstream import Upstreams
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +103,7 @@ class Front:
         upstream_tls: UpstreamTls,
         providers: ProviderTable,
         settings: FrontSettings,
+        upstreams: Upstreams | None = None,
         tick_seconds: float = 1.0,
     ) -> None:
         """Prepare; nothing is accepted before `start`.
@@ -114,6 +118,7 @@ class Front:
             upstream_tls: TLS towards providers.
             providers: By the names that verdicts say. See `replace_providers`.
             settings: Limits. Assign others at a reload; connections that stand keep theirs.
+            upstreams: What is done with requests to each provider besides forwarding them.
             tick_seconds: How exact timeouts are.
         """
         self.engine = engine
@@ -124,6 +129,7 @@ class Front:
         self.upstream_tls = upstream_tls
         self.providers = providers
         self.settings = settings
+        self.upstreams = upstreams or Upstreams()
         self.deadlines = Deadlines(tick_seconds=tick_seconds)
         self.is_draining = False
         self.refusals = RefusalLog()
@@ -131,7 +137,7 @@ class Front:
         self.loop = asyncio.get_running_loop()
         self._listeners = list(sockets)
         self._inbounds: set[Inbound] = set()
-        self._pairs: set[Pair | Tunnel] = set()
+        self._pairs: set[Pair | Tunnel | Courier] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._emptied = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -164,21 +170,45 @@ class Front:
         for inbound in tuple(self._inbounds):
             inbound.drain()
         for pair in tuple(self._pairs):
-            if isinstance(pair, Relay):
+            if isinstance(pair, Relay | Courier):
                 pair.drain()
         self._note_if_empty()
 
+    @property
+    def own_headers(self) -> frozenset[str]:
+        """Lower-case names of request fields that are meant for this proxy."""
+        return self.settings.relay.own_headers
+
     def replace_providers(self, providers: ProviderTable) -> None:
-        """Use another table. Connections whose provider is gone, out of use or renamed end after the answers that are open."""
+        """Use another table, and the rules that `upstreams` has now.
+
+        Connections whose provider is another one now, or none in use, end after the answers that are open; so do those that
+        were carried as they came where something is to be changed from now on.
+        """
         self.providers = providers
         for pair in tuple(self._pairs):
-            if isinstance(pair, Relay) and not providers.serves(pair.authority, pair.provider_name):
+            if isinstance(pair, Relay):
+                if not self.forwards(pair.connection):
+                    pair.drain()
+            elif (
+                isinstance(pair, Courier)
+                and isinstance(pair.router, ConnectRouter)
+                and not self._serves(pair.router.connection)
+            ):
                 pair.drain()
+
+    def forwards(self, connection: DecryptedConnection) -> bool:
+        """Return whether a connection would be decrypted for the same provider again, and its bytes go on as they came."""
+        return self._serves(connection) and self.upstreams.of(connection.provider.name).rules.is_plain
+
+    def _serves(self, connection: DecryptedConnection) -> bool:
+        """Return whether a connection would be decrypted for the same provider again."""
+        return self.providers.serves(connection.authority, connection.provider.name)
 
     def end_decrypted(self) -> None:
         """Let every decrypted connection end after the answers that are open."""
         for pair in tuple(self._pairs):
-            if isinstance(pair, Relay):
+            if isinstance(pair, Relay | Courier):
                 pair.drain()
 
     async def wait(self, timeout_seconds: float) -> bool:
@@ -265,11 +295,11 @@ class Front:
             log.error("a connection was closed because its handling failed", exc_info=fault)
         self._note_if_empty()
 
-    def keep(self, pair: Pair | Tunnel) -> None:
+    def keep(self, pair: Pair | Tunnel | Courier) -> None:
         """Count `pair` among the connected until `leave`."""
         self._pairs.add(pair)
 
-    def leave(self, pair: Pair | Tunnel) -> None:
+    def leave(self, pair: Pair | Tunnel | Courier) -> None:
         """`pair` closed."""
         self._pairs.discard(pair)
         self._note_if_empty()

@@ -15,16 +15,14 @@ What frames or routes a message is not removable: a client that names `Content-L
 from collections.abc import Iterable
 
 from aiproxyd.config.schema import Config
+from aiproxyd.credentials import GOVERNANCE_TOKEN_HEADER
 
 type Field = tuple[bytes, bytes]
-
-TOKEN_HEADER = "x-coder-ai-governance-token"  # noqa: S105  (a name)
-"""Who the client is, for a gateway."""
 
 REQUEST_ID_HEADER = "x-coder-ai-governance-request-id"
 """What a proxy before a gateway calls a request."""
 
-GOVERNANCE_HEADERS = frozenset({TOKEN_HEADER, REQUEST_ID_HEADER})
+GOVERNANCE_HEADERS = frozenset({GOVERNANCE_TOKEN_HEADER, REQUEST_ID_HEADER})
 
 _FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"expect"})
 _H2C = frozenset({b"upgrade", b"http2-settings"})

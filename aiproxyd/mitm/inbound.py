@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from aiproxyd.classify import ProviderStatus
 from aiproxyd.exceptions import CertificateError, MalformedBody
+from aiproxyd.mitm.connect import token_of
+from aiproxyd.mitm.courier import Courier
 from aiproxyd.mitm.deadlines import Deadline
 from aiproxyd.mitm.decrypted import DecryptedConnection
 from aiproxyd.mitm.egress import AddressBlocked, DialFailed
 from aiproxyd.mitm.forward import PlainExchange
+from aiproxyd.mitm.leg import Destination
 from aiproxyd.mitm.pair import LINGER_SECONDS
 from aiproxyd.mitm.relay import Relay
+from aiproxyd.mitm.route import Router
+from aiproxyd.mitm.routers import ConnectRouter, destination_of
 from aiproxyd.model.authority import Authority
 from aiproxyd.model.head import RequestHead
 from aiproxyd.model.observation import ConnectDecided
@@ -204,8 +209,9 @@ class Inbound:
             return
         authority = decision.authority
         dialled = reporter.monotonic()
+        destination = self._destination(verdict.provider if verdict.action is Action.DECRYPT else "", authority)
         try:
-            upstream = await self._front.egress.dial(authority)
+            upstream = await self._front.egress.dial(destination.authority, exempt=destination.is_exempt)
         except AddressBlocked:
             sentence = (
                 f"{authority.host} is at a private or reserved address; ask the operator for egress.allowed_private_cidrs"
@@ -226,12 +232,19 @@ class Inbound:
             return
         try:
             self._tell(verdict, authority, 200, decide_seconds, reporter.monotonic() - dialled)
-            self._connect(request, verdict, authority, upstream)
+            self._connect(request, verdict, destination, authority, upstream)
         except BaseException:
             upstream.close()
             raise
 
-    def _connect(self, request: _Request, verdict: Verdict, authority: Authority, upstream: socket.socket) -> None:
+    def _destination(self, provider: str, authority: Authority) -> Destination:
+        """Return where to connect to: what the client named, unless the provider that is decrypted has a gateway before it."""
+        named = Destination(authority)
+        return destination_of(self._front.upstreams.of(provider).rules, named) if provider else named
+
+    def _connect(
+        self, request: _Request, verdict: Verdict, destination: Destination, authority: Authority, upstream: socket.socket
+    ) -> None:
         front = self._front
         if self._is_closed:
             upstream.close()
@@ -244,12 +257,19 @@ class Inbound:
                 upstream.close()
                 self.close()
         else:
-            self._decrypt(verdict, authority, upstream)
+            self._decrypt(request, verdict, destination, authority, upstream)
 
-    def _decrypt(self, verdict: Verdict, authority: Authority, upstream: socket.socket) -> None:
+    def _decrypt(
+        self, request: _Request, verdict: Verdict, destination: Destination, authority: Authority, upstream: socket.socket
+    ) -> None:
         front = self._front
         # Not by the verdict's name: a reload may have given the host to another since then.
         provider = front.providers.claimant(authority)
+        if destination != self._destination(provider.name if provider is not None else "", authority):
+            # Nor to where only the provider of before would have it go.
+            upstream.close()
+            self._say_last(plain_answer(503, "Service Unavailable", f"{authority.host} cannot be served now", close=True))
+            return
         if provider is None:
             # It took the provider away while we dialled; from here on the host is one like any other.
             if self._say(CONNECTED):
@@ -277,6 +297,14 @@ class Inbound:
             id=front.reporter.new_id(), authority=authority, provider=provider, principal=verdict.principal or ANONYMOUS
         )
         client = self._leave()
+        rules = front.upstreams.of(provider.name).rules
+        if not rules.is_plain:
+            courier = self._courier(client, ConnectRouter(front, connection, _token_of(request.head)))
+            courier.adopt(upstream, destination)
+            courier.secure(context, authority.host)
+            if front.is_draining:
+                courier.drain()
+            return
         if front.settings.uses_mitmproxy:
             front.supervise(front.engine.serve(client, upstream, connection))
             return
@@ -302,6 +330,26 @@ class Inbound:
             raise
         if front.is_draining:
             relay.drain()
+
+    def _courier(self, client: socket.socket, router: Router) -> Courier:
+        front = self._front
+
+        def closed(_reason: str) -> None:
+            front.leave(courier)
+
+        courier = Courier(
+            client,
+            router,
+            tap=front.tap,
+            reporter=front.reporter,
+            egress=front.egress,
+            upstream_tls=front.upstream_tls,
+            settings=front.settings.relay,
+            deadlines=front.deadlines,
+            on_closed=closed,
+        )
+        front.keep(courier)
+        return courier
 
     def _exchange(self, request: _Request, authority: Authority, upstream: socket.socket) -> None:
         front = self._front
@@ -416,6 +464,11 @@ class Inbound:
             return self._connection.send(answer) == len(answer)
         except OSError:
             return False
+
+
+def _token_of(head: RequestHead) -> str:
+    fields = head.headers.all("proxy-authorization")
+    return (token_of(fields[0]) or "") if len(fields) == 1 else ""
 
 
 def _authority_text(target: str) -> str:

@@ -50,6 +50,7 @@ class Interception:
     __slots__ = (
         "_api",
         "_assembly",
+        "_attempts",
         "_connection",
         "_decoder",
         "_error_body",
@@ -61,7 +62,9 @@ class Interception:
         "_is_described",
         "_is_ended",
         "_is_streamed",
+        "_key_hint",
         "_parser",
+        "_remark",
         "_reporter",
         "_request",
         "_response_bytes",
@@ -110,6 +113,10 @@ class Interception:
         self._first_byte_at: float | None = None
         self._first_output_at: float | None = None
         self._has_progressed = False
+        self._attempts = 1
+        self._key_hint = ""
+        """Of the key of ours that was used last, where it is another one than at first."""
+        self._remark = ""
         headers = head.headers
         client = settings.clients.detect(headers)
         self.client = client.name
@@ -130,7 +137,8 @@ class Interception:
                 client=client.name,
                 client_version=client.version,
                 user_agent=(headers.first("user-agent") or "")[:MAX_USER_AGENT_CHARACTERS],
-                credential_hint=credential_hint(head),
+                credential_kind="byok" if connection.key_hint is None else "centralized",
+                credential_hint=credential_hint(head) if connection.key_hint is None else connection.key_hint,
                 billing=billing_of(provider.type, connection.authority.host, head),
                 labels=_labels(settings.header_labels, headers),
                 trace_parent=clients.trace_parent(headers),
@@ -143,6 +151,17 @@ class Interception:
     def request_data(self, data: bytes) -> None:
         """Take in the next bytes of the request's body, content-coded."""
         self._request.feed(data)
+
+    @property
+    def request_model(self) -> str:
+        """The model that the request names; empty until it is described."""
+        return self._request.facts.request_model
+
+    def carried(self, attempts: int, credential_hint: str, remark: str) -> None:
+        """Take note of how often it was sent, of the key of ours that was used last, and of why it was not sent again."""
+        self._attempts = attempts
+        self._key_hint = credential_hint if credential_hint != self._connection.key_hint else ""
+        self._remark = remark
 
     @property
     def is_answered(self) -> bool:
@@ -239,7 +258,12 @@ class Interception:
         status_code = self._recorded_status(aborted_by, status_code)
         provider_type = self._connection.provider.type
         error_type, error_message = error_of(
-            outcome, error, status_code=status_code, provider_type=provider_type, detail=detail
+            outcome,
+            error,
+            status_code=status_code,
+            provider_type=provider_type,
+            detail=detail,
+            is_about_keys=aborted_by is AbortedBy.NO_KEY,
         )
         self._tell_end(outcome, status_code, error_type, error_message)
 
@@ -389,6 +413,10 @@ class Interception:
         metadata = assembly.metadata | ({"transport": "websocket"} if self._status_code == 101 else {})
         if source is UsageSource.REPORTED and not assembly.usage_is_final:
             metadata = metadata | {"usage": "partial"}
+        if self._attempts != 1:
+            metadata = metadata | {"attempts": str(self._attempts)}
+        if self._remark:
+            metadata = metadata | {"retry": self._remark}
         at = reporter.now()
         self._is_ended = True
         by_kind = self._count_missing(outcome)
@@ -423,6 +451,7 @@ class Interception:
                 duration_seconds=round(reporter.monotonic() - self._started_at, 6),
                 output_characters=assembly.output_characters,
                 metadata=metadata,
+                credential_hint=self._key_hint,
             )
         )
         # A client that saw its response's end must find its record, whenever we die.

@@ -30,7 +30,6 @@ from aiproxyd.mitm.pair import Pair
 from aiproxyd.mitm.report import Reporter
 from aiproxyd.mitm.stream import Stream
 from aiproxyd.mitm.tls import UpstreamTls, client_failure, upstream_failure
-from aiproxyd.model.authority import Authority
 from aiproxyd.model.head import RequestHead, ResponseHead
 from aiproxyd.model.observation import ClientTlsFailed, UnknownEventsSeen, UpstreamTlsFailed
 from aiproxyd.wire.http1 import Data, End, Head, Opaque, RequestFollower, ResponseFollower
@@ -78,6 +77,9 @@ class RequestTap(Protocol):
     def response_end(self) -> None: ...
     def abort(self, by: AbortedBy, detail: str = "", *, status_code: int = 0) -> None: ...
     def lose_sight(self, anomaly: str) -> None: ...
+    @property
+    def request_model(self) -> str: ...
+    def carried(self, attempts: int, credential_hint: str, remark: str = "") -> None: ...
     @property
     def is_upgraded(self) -> bool: ...
     def upgraded_request_data(self, data: bytes) -> None: ...
@@ -135,14 +137,9 @@ class Relay(Pair):
         self._head_deadline: Deadline | None = None
 
     @property
-    def authority(self) -> Authority:
-        """Where the connection leads."""
-        return self._connection.authority
-
-    @property
-    def provider_name(self) -> str:
-        """The provider it was opened for."""
-        return self._connection.provider.name
+    def connection(self) -> DecryptedConnection:
+        """Whose it is and where it leads."""
+        return self._connection
 
     def secure(self, client_context: ssl.SSLContext, upstream_tls: UpstreamTls) -> None:
         """Begin TLS on both sides at once, and relay when both are done."""

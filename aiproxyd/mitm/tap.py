@@ -12,6 +12,7 @@ where that is allowed; the request is then not looked at any more and ends as `p
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
+import msgspec
 import structlog
 
 from aiproxyd.classify import find_endpoint
@@ -50,6 +51,11 @@ class _Observer(Protocol):
 
     def end_unread(self, anomaly: str, aborted_by: AbortedBy | None, status_code: int) -> None: ...
 
+    @property
+    def request_model(self) -> str: ...
+
+    def carried(self, attempts: int, credential_hint: str, remark: str) -> None: ...
+
 
 class RequestTap:
     """One decrypted request and its response. Every method is total, and after the end every method does nothing.
@@ -57,20 +63,30 @@ class RequestTap:
     `response_head` may come before `request_end`. Exactly one of `response_end` and `abort` counts: the first.
     """
 
-    __slots__ = ("_anomaly", "_is_over", "_is_request_over", "_observer", "_upgrade", "_upgraded", "endpoint", "id")
+    __slots__ = (
+        "_anomaly",
+        "_is_over",
+        "_is_request_over",
+        "_key_hint",
+        "_observer",
+        "_upgrade",
+        "_upgraded",
+        "endpoint",
+        "id",
+    )
 
     def __init__(
         self,
         endpoint: Endpoint,
         observer: _Observer | None,
-        upgrade: Callable[[ResponseHead], WebSocketObserver] | None = None,
+        upgrade: Callable[[ResponseHead, str], WebSocketObserver] | None = None,
     ) -> None:
         """Return the tap of a request.
 
         Args:
             endpoint: What the request names; one without an API is a passthrough.
             observer: None when there is nothing to tell.
-            upgrade: Gives who looks at what follows a 101; None when nobody does.
+            upgrade: Gives who looks at what follows a 101, told the mask of the key of ours in use; None when nobody does.
         """
         self.endpoint = endpoint
         self.id = observer.id if observer is not None else ""
@@ -82,6 +98,7 @@ class RequestTap:
         self._is_over = observer is None
         self._upgrade = upgrade
         self._upgraded: WebSocketObserver | None = None
+        self._key_hint = ""
 
     @property
     def is_over(self) -> bool:
@@ -123,7 +140,7 @@ class RequestTap:
             self.response_end()
             if self._upgrade is not None and (head.headers.first("upgrade") or "").lower() == "websocket":
                 try:
-                    self._upgraded = self._upgrade(head)
+                    self._upgraded = self._upgrade(head, self._key_hint)
                 except Exception as exc:
                     self._fail(exc)
 
@@ -159,6 +176,23 @@ class RequestTap:
         if not self._is_over:
             self._anomaly = self._anomaly or anomaly
             self._end(None, "", 0)
+
+    @property
+    def request_model(self) -> str:
+        """The model that the request names; empty before its end, and where there is none."""
+        return self._observer.request_model if self._observer is not None else ""
+
+    def carried(self, attempts: int, credential_hint: str, remark: str = "") -> None:
+        """Take note of what was done to have it answered. The last call counts.
+
+        Args:
+            attempts: How often it was sent, with one key after the other.
+            credential_hint: The mask of the key of ours that was used last; empty where there was none.
+            remark: Why it was not sent again although it might have been; a sentence.
+        """
+        self._key_hint = credential_hint
+        if self._observer is not None:
+            self._observer.carried(attempts, credential_hint, remark)
 
     @property
     def is_upgraded(self) -> bool:
@@ -252,6 +286,13 @@ class _Passthrough:
     def response_data(self, data: bytes) -> None:
         pass
 
+    @property
+    def request_model(self) -> str:
+        return ""
+
+    def carried(self, attempts: int, credential_hint: str, remark: str) -> None:
+        pass
+
     def end(self, aborted_by: AbortedBy | None, detail: str, status_code: int) -> None:  # noqa: ARG002 (counted, not told)
         if aborted_by is not None:
             self._status_code = self._status_code or status_code or STATUS_OF_ABORT[aborted_by]
@@ -305,23 +346,28 @@ class Tap:
 
     def _upgrade_of(
         self, connection: DecryptedConnection, head: RequestHead, endpoint: Endpoint
-    ) -> Callable[[ResponseHead], WebSocketObserver] | None:
+    ) -> Callable[[ResponseHead, str], WebSocketObserver] | None:
         conversation = self._conversations.get(endpoint.websocket)
         if conversation is None:
             return None
 
-        def upgrade(response: ResponseHead) -> WebSocketObserver:
+        def upgrade(response: ResponseHead, key_hint: str) -> WebSocketObserver:
             return WebSocketObserver(
                 self._reporter,
                 self.settings,
                 conversation=conversation(),
-                connection=connection,
+                connection=msgspec.structs.replace(connection, key_hint=key_hint) if key_hint else connection,
                 head=head,
                 endpoint=endpoint,
                 response=response,
             )
 
         return upgrade
+
+
+def unseen() -> RequestTap:
+    """Return the tap of a request of which nothing is told."""
+    return RequestTap(PASSTHROUGH, None)
 
 
 def _place_of(exc: Exception) -> str:

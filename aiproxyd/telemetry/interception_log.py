@@ -97,6 +97,8 @@ class InterceptionLog:
             "error_message": o.error_message,
             "duration_seconds": o.duration_seconds,
         }
+        if o.credential_hint:
+            fields["credential_hint"] = o.credential_hint
         self._say("interception_end", o.interception_id, fields)
 
     def _say(self, record_type: str, interception_id: str, fields: _Fields) -> None:

@@ -7,11 +7,13 @@ and every quantifier is possessive, so that neither can be made to backtrack.
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from http import HTTPStatus
 
 from aiproxyd.exceptions import MalformedBody
 from aiproxyd.model.head import Headers, RequestHead, ResponseHead
 
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _MAX_LENGTH_DIGITS = 18  # 10**18 bytes is more than any transfer, and int() of more digits costs
 
 _NAME = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
@@ -190,6 +192,28 @@ def plain_answer(status_code: int, phrase: str, message: str, *fields: str, clos
         *(["Connection: close"] if close else []),
     ]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body
+
+
+def whole_answer(
+    status_code: int, fields: Iterable[tuple[str, str]], body: bytes, *, has_body: bool = True, close: bool = False
+) -> bytes:
+    """Return a whole response of our own.
+
+    Args:
+        status_code: The status.
+        fields: Names and values of its fields, without those that frame it.
+        body: What it says.
+        has_body: False for the answer to a HEAD, which has the fields alone.
+        close: Whether to say that the connection ends here.
+    """
+    lines = [
+        f"HTTP/1.1 {status_code} {_PHRASES.get(status_code, 'Error')}",
+        *(f"{name}: {value}" for name, value in fields),
+        "cache-control: no-store",
+        f"content-length: {len(body)}",
+        *(["connection: close"] if close else []),
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + (body if has_body else b"")
 
 
 def _origin_form(target: str) -> str:

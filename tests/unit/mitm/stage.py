@@ -5,6 +5,7 @@ Stands in for the verdict alone; addresses, TLS, relay and tunnel are the real o
 
 import asyncio
 import contextlib
+import json
 import socket
 import ssl
 import struct
@@ -23,13 +24,26 @@ from aiproxyd.mitm.front import Front, FrontSettings
 from aiproxyd.mitm.report import Reporter
 from aiproxyd.mitm.tls import ClientContexts, UpstreamTls
 from aiproxyd.model.authority import Authority, parse_authority
+from aiproxyd.model.endpoint import Endpoint
 from aiproxyd.model.head import Headers, RequestHead, ResponseHead
 from aiproxyd.model.principal import ANONYMOUS
 from aiproxyd.model.verdict import Action, Verdict
+from aiproxyd.upstream import UpstreamRules, Upstreams
 
 PROVIDER_HOST = "api.anthropic.com"
 TUNNEL_HOST = "files.example.com"
 REFUSED_HOST = "refused.example.com"
+
+PROVIDER = Provider(
+    name="anthropic",
+    type="anthropic",
+    authorities=((PROVIDER_HOST, 443),),
+    endpoints=(
+        Endpoint(route="/v1/messages", api="anthropic.messages"),
+        Endpoint(route="/v1/models", methods=("GET",)),
+        Endpoint(route="/v1/any", methods=("*",)),
+    ),
+)
 
 type Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -77,6 +91,9 @@ class SeenRequest:
         self.detail = ""
         self.is_over = False
         self.is_upgraded = False
+        self.status_code = 0
+        self.carried_as: tuple[int, str, str] | None = None
+        self.key_hint: str | None = None
 
     def _note(self, call: str) -> None:
         if not self.calls or self.calls[-1] != call:
@@ -107,7 +124,24 @@ class SeenRequest:
             self._note("abort")
             self.aborted = by
             self.detail = detail
+            self.status_code = status_code
         self.is_over = True
+
+    @property
+    def request_model(self) -> str:
+        return str(json.loads(self.request).get("model", "")) if self.request.startswith(b"{") else ""
+
+    def carried(self, attempts: int, credential_hint: str, remark: str = "") -> None:
+        self.carried_as = (attempts, credential_hint, remark)
+
+    def upgraded_request_data(self, data: bytes) -> None:
+        pass
+
+    def upgraded_response_data(self, data: bytes) -> None:
+        pass
+
+    def upgraded_end(self, by: AbortedBy, detail: str = "") -> None:
+        pass
 
     def lose_sight(self, anomaly: str) -> None:
         if not self.is_over:
@@ -124,6 +158,7 @@ class SeeingTap:
     def open(self, connection: DecryptedConnection, head: RequestHead) -> SeenRequest:
         self.on_open(head)
         seen = SeenRequest(head)
+        seen.key_hint = connection.key_hint
         self.requests.append(seen)
         return seen
 
@@ -213,6 +248,7 @@ async def stage(
     allowed_private_cidrs: tuple[str, ...] = (),
     tick_seconds: float = 0.02,
     tap: Any = None,
+    rules: UpstreamRules | None = None,
 ) -> AsyncIterator[Stage]:
     """Run an upstream over TLS, one without, and a front before them."""
     handlers: set[asyncio.Task[Any]] = set()
@@ -244,8 +280,9 @@ async def stage(
         tap=seeing,
         client_contexts=ClientContexts(LeafStore(ca, 7)),
         upstream_tls=UpstreamTls(trusted_ca_file=roots),
-        providers=ProviderTable([Provider(name="anthropic", type="anthropic", authorities=((PROVIDER_HOST, 443),))]),
+        providers=ProviderTable([PROVIDER]),
         settings=settings,
+        upstreams=Upstreams({"anthropic": rules} if rules is not None else None),
         tick_seconds=tick_seconds,
     )
     front.start()

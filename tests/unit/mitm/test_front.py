@@ -5,13 +5,15 @@ import contextlib
 import errno
 import socket
 
+import msgspec
 import pytest
 
-from aiproxyd.classify import ProviderTable
+from aiproxyd.classify import ProviderStatus, ProviderTable
 from aiproxyd.mitm.front import FrontSettings, RefusalLog
 from aiproxyd.model.observation import ConnectDecided, TunnelClosed
 from aiproxyd.model.verdict import Action
 from tests.unit.mitm.stage import (
+    PROVIDER,
     PROVIDER_HOST,
     REFUSED_HOST,
     TUNNEL_HOST,
@@ -203,9 +205,9 @@ async def test_a_decision_that_fails_closes_the_connection(tmp_path, caplog):
         writer.close()
 
 
-async def test_a_provider_that_a_reload_took_away_is_a_503(tmp_path):
+async def test_a_provider_that_a_reload_disabled_is_a_503(tmp_path):
     async with stage(tmp_path, answer_all) as s:
-        s.front.providers = ProviderTable()
+        s.front.providers = ProviderTable([msgspec.structs.replace(PROVIDER, status=ProviderStatus.DISABLED)])
         reader, writer = await s.open()
         writer.write(b"CONNECT api.anthropic.com:443 HTTP/1.1\r\n\r\n")
         assert (await reader.read()).startswith(b"HTTP/1.1 503 ")

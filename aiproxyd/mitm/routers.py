@@ -1,0 +1,186 @@
+"""How the route of a request is found: by the CONNECT it came through, or by the path on the reverse listener.
+
+The rules of providers are looked up anew for each request, so a reload counts from the next request on.
+"""
+
+import logging
+import uuid
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from aiproxyd import credentials
+from aiproxyd.classify import Provider, ProviderStatus, ProviderTable, find_endpoint
+from aiproxyd.mitm.decrypted import DecryptedConnection
+from aiproxyd.mitm.hop_by_hop import GOVERNANCE_HEADERS, REQUEST_ID_HEADER
+from aiproxyd.mitm.leg import Destination
+from aiproxyd.mitm.report import Reporter
+from aiproxyd.mitm.route import Change, Refusal, Route
+from aiproxyd.model.credential import CredentialKind
+from aiproxyd.model.endpoint import PASSTHROUGH
+from aiproxyd.model.head import RequestHead
+from aiproxyd.provider_errors import answer, shape_of
+from aiproxyd.upstream import Target, Upstream, UpstreamRules, Upstreams
+
+log = logging.getLogger(__name__)
+
+_DEFAULT_PORTS = {"https": 443, "http": 80}
+
+
+class RoutingState(Protocol):
+    """What a router looks up for each request: `front.Front` has it."""
+
+    @property
+    def providers(self) -> ProviderTable: ...
+    @property
+    def upstreams(self) -> Upstreams: ...
+    @property
+    def own_headers(self) -> frozenset[str]: ...
+    @property
+    def reporter(self) -> Reporter: ...
+
+
+def destination_of(rules: UpstreamRules, named: Destination) -> Destination:
+    """Return where requests to a provider go: to its target, else where the client named."""
+    if rules.target is None:
+        return named
+    return Destination(rules.target.authority, is_tls=rules.target.scheme == "https", is_exempt=True)
+
+
+class ConnectRouter:
+    """Routes the requests of one decrypted connection behind a CONNECT."""
+
+    def __init__(self, state: RoutingState, connection: DecryptedConnection, token: str) -> None:
+        """
+        Args:
+            state: What is in use now.
+            connection: As its CONNECT was decided.
+            token: The client's credential of this proxy; empty when it sent none.
+        """
+        self._state = state
+        self.connection = connection
+        self._token = token
+        self._is_warned = False
+
+    async def route(self, head: RequestHead) -> Route | Refusal:
+        """See `Router`."""
+        state, connection = self._state, self.connection
+        named = Destination(connection.authority)
+        provider = state.providers.claimant(connection.authority)
+        if provider is None or provider.status is not ProviderStatus.ENABLED or provider.name != connection.provider.name:
+            return self._stale(head, named)
+        upstream = state.upstreams.of(provider.name)
+        connection = msgspec.structs.replace(connection, provider=provider)
+        change = Change(removed=state.own_headers)
+        if upstream.rules.target is not None:
+            change = self._retargeted(head, provider, upstream.rules.target)
+        return route_of(
+            state,
+            upstream,
+            connection=connection,
+            seen=head,
+            destination=destination_of(upstream.rules, named),
+            change=change,
+            is_own_token=lambda token: token == self._token,
+        )
+
+    def _stale(self, head: RequestHead, named: Destination) -> Route:
+        """Let a request go where its client meant it to go, with nothing told of it: its provider is not ours any more."""
+        provider = self.connection.provider
+        if not self._is_warned:
+            self._is_warned = True
+            log.warning(
+                "requests of an open connection to %s go there unrecorded: it is not %s's any more",
+                named.authority,
+                provider.name,
+            )
+        return Route(
+            Upstream(UpstreamRules(provider.name, provider.type)),
+            destination=named,
+            connection=None,
+            seen=head,
+            endpoint=PASSTHROUGH,
+            decision=credentials.CredentialDecision(CredentialKind.BYOK),
+            change=Change(removed=self._state.own_headers),
+            shape=shape_of(provider.type),
+            reporter=self._state.reporter,
+        )
+
+    def _retargeted(self, head: RequestHead, provider: Provider, target: Target) -> Change:
+        """Return what a gateway is to get: its own URL, an id of the request, and who the client is unless it says so itself."""
+        fields = [("Host", _host_of(target)), ("X-Coder-AI-Governance-Request-Id", str(uuid.uuid4()))]
+        bearer = _bearer_of(head)
+        if self._token and credentials.GOVERNANCE_TOKEN_HEADER not in head.headers and bearer != self._token:
+            fields.append(("X-Coder-AI-Governance-Token", self._token))
+        query = f"?{head.query}" if head.query else ""
+        return Change(
+            target=f"{target.path}/{provider.name}{head.path}{query}",
+            removed=self._state.own_headers - GOVERNANCE_HEADERS | {REQUEST_ID_HEADER},
+            fields=tuple(fields),
+        )
+
+
+def route_of(
+    state: RoutingState,
+    upstream: Upstream,
+    *,
+    connection: DecryptedConnection,
+    seen: RequestHead,
+    destination: Destination,
+    change: Change,
+    is_own_token: Callable[[str], bool],
+) -> Route | Refusal:
+    """Return the route of a request of a provider in use.
+
+    Args:
+        state: What is in use now.
+        upstream: The provider's entry.
+        connection: Whose request it is.
+        seen: Its head as the provider knows it.
+        destination: Where it goes.
+        change: What is changed whatever the key.
+        is_own_token: Whether a text is the client's credential of this proxy.
+    """
+    rules, provider = upstream.rules, connection.provider
+    endpoint = find_endpoint(provider, seen.method, seen.path)
+    shape = shape_of(provider.type, endpoint.api)
+    if rules.target is not None:
+        # Whose credential goes on is the gateway's decision.
+        decision = credentials.CredentialDecision(CredentialKind.BYOK)
+    else:
+        decision = credentials.decide(
+            seen,
+            has_keys=bool(rules.keys),
+            byok=rules.byok,
+            is_known_endpoint=endpoint is not PASSTHROUGH,
+            is_own_token=is_own_token,
+        )
+    if decision.refusal:
+        return Refusal(answer(403, decision.refusal, shape), decision.refusal, seen, connection)
+    actor = rules.actor_headers
+    if actor.names:
+        # Those of a client are its own claim. Nobody is told about who lists models.
+        fields = actor.fields(connection.principal) if endpoint.api or endpoint.websocket else ()
+        change = Change(change.target, change.removed | actor.names, change.fields + fields)
+    return Route(
+        upstream,
+        destination=destination,
+        connection=connection,
+        seen=seen,
+        endpoint=endpoint,
+        decision=decision,
+        change=change,
+        shape=shape,
+        reporter=state.reporter,
+    )
+
+
+def _host_of(target: Target) -> str:
+    host, port = target.authority
+    return str(target.authority) if port != _DEFAULT_PORTS[target.scheme] else (f"[{host}]" if ":" in host else host)
+
+
+def _bearer_of(head: RequestHead) -> str:
+    scheme, _, credential = (head.headers.first("authorization") or "").strip().partition(" ")
+    return credential.strip() if scheme.lower() == "bearer" else ""
