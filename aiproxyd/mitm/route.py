@@ -224,13 +224,6 @@ class Route:
                     cooldown_seconds=mark.cooldown_seconds,
                 )
             )
-            log.warning(
-                "a key of %s (%s) is not used %s: the provider answered %d",
-                self.rules.provider,
-                self.hint,
-                "any more" if not mark.cooldown_seconds else f"for {mark.cooldown_seconds:g} s",
-                head.status_code,
-            )
         return self._walk.fails_over(head.status_code)
 
     def settle(self, status_code: int | None, *, is_failure: bool = False) -> None:
