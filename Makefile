@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run install lock test huge unit integration check lint types floors fmt bench seed-store bench-store accounting demo dashboards-check docs wheel clean
+.PHONY: help run install lock test huge unit integration check lint types floors fmt bench profile soak seed-store bench-store accounting demo dashboards-check docs wheel clean
 
 help: ## Show the verbs.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -68,6 +68,12 @@ demo: $(VENV)/.dev ## See the whole thing work without an API key.
 
 bench: $(VENV)/.dev ## Measure against the peers that are installed, in one run.
 	$(BIN)/python -m tests.bench $(ARGS)
+
+profile: $(VENV)/.dev ## Show where a worker's time goes, with flame graphs in bench-results/.
+	$(BIN)/python -m tests.bench.profile $(ARGS)
+
+soak: $(VENV)/.dev ## Load the daemon for half an hour and see that nothing grows (ARGS="--minutes N").
+	$(BIN)/python -m tests.bench.soak $(ARGS)
 
 seed-store: $(VENV)/.dev ## Fill a store with made-up interceptions (ARGS="--url URL --count 1000000 --days 60").
 	$(BIN)/python -m tests.bench.seed_store $(ARGS)

@@ -7,6 +7,7 @@ next control process.
 import asyncio
 import contextlib
 import fcntl
+import gc
 import json
 import os
 import signal
@@ -104,6 +105,12 @@ class Control:
         if self._stop_requests > 1:
             asyncio.ensure_future(self._supervisor.stop(0))  # noqa: RUF006  (the first stop waits for the same workers)
 
+    def _say_figures(self) -> None:
+        """Tell how much is alive, here and in each worker, for who looks for a leak."""
+        log.info("figures", tasks=len(asyncio.all_tasks()), objects=len(gc.get_objects()))
+        for pid in self._supervisor.pids:
+            os.kill(pid, signal.SIGUSR1)
+
     @property
     def listen(self) -> list[str]:
         """Where the proxy listens, with the ports that were assigned for 0."""
@@ -196,6 +203,7 @@ class Control:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.request_stop)
         loop.add_signal_handler(signal.SIGHUP, self._reloader.request)
+        loop.add_signal_handler(signal.SIGUSR1, self._say_figures)
 
     def _start_tracing(self, stack: contextlib.AsyncExitStack) -> LiveSink:
         # Imports that most daemons do not need, and megabytes of them.

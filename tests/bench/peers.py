@@ -1,6 +1,7 @@
 """The proxies that are measured: the product with each engine, bare `mitmdump`, and `squid` and a bare goproxy where installed."""
 
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -137,12 +138,14 @@ class Product(Peer):
             config: Laid over what it is measured with.
             workers: Worker processes.
             cores: That all its processes may use; the proxy's core when absent.
+            config: Laid over the bench's own configuration.
         """
         super().__init__()
         self.engine = engine
         self._config = config or {}
         self._workers = workers
         self._cores = cores
+        self._config = dict(config or {})
         self.name = f"aiproxyd ({engine})"
         self._daemon: Daemon | None = None
 
@@ -171,10 +174,21 @@ class Product(Peer):
         return self._daemon.process_tree()
 
     @property
-    def records(self) -> int:
-        """How many interceptions it has stored."""
+    def data_dir(self) -> Path:
+        """Its folder."""
         assert self._daemon is not None
-        return len(self._daemon.stored())
+        return self._daemon.data_dir
+
+    def tasks(self) -> dict[int, int]:
+        """Return how many tasks each process had when it last said so, by process id; SIGUSR1 to control asks for it."""
+        assert self._daemon is not None
+        assert self._daemon.process is not None
+        tasks: dict[int, int] = {}
+        for line in self._daemon.log().splitlines():
+            if '"figures"' in line:
+                said = json.loads(line)
+                tasks[said.get("worker", self._daemon.process.pid)] = said["tasks"]
+        return tasks
 
 
 class Mitmdump(Peer):

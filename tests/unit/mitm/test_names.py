@@ -26,7 +26,7 @@ async def test_a_failure_is_not_kept() -> None:
     for _ in range(2):
         with pytest.raises(OSError, match=r".+"):
             await resolver.resolve("does-not-exist.invalid", 443)
-    assert not resolver._kept  # noqa: SLF001  (there is no other way to see what is kept)
+    assert not resolver._kept
 
 
 async def test_how_many_names_are_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,4 +34,4 @@ async def test_how_many_names_are_kept_is_bounded(monkeypatch: pytest.MonkeyPatc
     resolver = Names()
     for port in range(1, 9):
         await resolver.resolve("127.0.0.1", port)
-        assert len(resolver._kept) <= 3  # noqa: SLF001
+        assert len(resolver._kept) <= 3
