@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -178,6 +179,13 @@ class Product(Peer):
         """Its folder."""
         assert self._daemon is not None
         return self._daemon.data_dir
+
+    @property
+    def records(self) -> int:
+        """How many interceptions it has stored."""
+        with contextlib.closing(sqlite3.connect(f"file:{self.data_dir}/aiproxyd.sqlite3?mode=ro", uri=True)) as store:
+            (count,) = store.execute("SELECT count(*) FROM interceptions").fetchone()
+        return int(count)
 
     def tasks(self) -> dict[int, int]:
         """Return how many tasks each process had when it last said so, by process id; SIGUSR1 to control asks for it."""
