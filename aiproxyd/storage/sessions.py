@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Row, case, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from aiproxyd.storage.engine import in_pieces
 from aiproxyd.storage.queries import interceptions_by_id
 from aiproxyd.storage.selection import Selection, conditions_of
 from aiproxyd.storage.tables import interceptions, token_usages, user_prompts, users
@@ -264,7 +265,8 @@ async def _summaries(
     found: dict[Key, _JsonObject] = {}
     for piece in _pieces(keys):
         within = [*conditions, _among(piece)]
-        for row in await connection.execute(_totals(within)):
+        totals = (await connection.execute(_totals(within))).all()
+        for row in totals:
             found[Key(row.session_id, row.initiator_id)] = _summary(row)
         for row in await connection.execute(select(*_key, _columns.provider, _columns.model).where(*within).distinct()):
             summary = found[Key(row.session_id, row.initiator_id)]
@@ -274,10 +276,7 @@ async def _summaries(
             summary = found[Key(row.session_id, row.initiator_id)]
             summary["token_usage_summary"] = {name: int(getattr(row, name)) for name in _FIGURES}
             summary["cost_micros"] = None if row.cost_micros is None else int(row.cost_micros)
-        for row in await connection.execute(_firsts(within)):
-            found[Key(row.session_id, row.initiator_id)] |= {"client": row.client, "metadata": row.metadata}
-        for row in await connection.execute(_last_prompts(within)):
-            found[Key(row.session_id, row.initiator_id)]["last_prompt"] = row.prompt
+        await _add_ends(connection, conditions, totals, found)
     return [found[key] for key in keys if key in found]
 
 
@@ -293,6 +292,7 @@ def _totals(within: Sequence[ColumnElement[Any]]) -> Any:
             func.min(_columns.started_at).label("started_at"),
             func.max(_columns.ended_at).label("ended_at"),
             _last_active.label("last_active_at"),
+            func.max(case((_columns.has_prompt, _columns.started_at))).label("prompted_at"),
             func.count().label("interceptions"),
             func.count(case((_columns.thread_root_id.is_(None), 1))).label("threads"),
             func.count(case((_columns.outcome != "completed", 1))).label("failures"),
@@ -310,23 +310,38 @@ def _token_totals(within: Sequence[ColumnElement[Any]]) -> Any:
     return select(*_key, *sums).select_from(joined).where(*within).group_by(*_key)
 
 
-def _firsts(within: Sequence[ColumnElement[Any]]) -> Any:
-    number = func.row_number().over(partition_by=_key, order_by=(_columns.started_at, _columns.id)).label("number")
-    ranked = select(*_key, _columns.id, number).where(*within).subquery()
-    joined = interceptions.join(ranked, ranked.c.id == _columns.id)
-    return select(*_key, _columns.client, _columns.metadata).select_from(joined).where(ranked.c.number == 1)
-
-
-def _last_prompts(within: Sequence[ColumnElement[Any]]) -> Any:
-    order = (_columns.started_at.desc(), _columns.id.desc())
-    number = func.row_number().over(partition_by=_key, order_by=order).label("number")
-    ranked = select(*_key, _columns.id, number).where(*within, _columns.has_prompt).subquery()
-    joined = ranked.join(user_prompts, user_prompts.c.interception_id == ranked.c.id)
-    return (
-        select(ranked.c.session_id, ranked.c.initiator_id, user_prompts.c.prompt)
-        .select_from(joined)
-        .where(ranked.c.number == 1)
-    )
+async def _add_ends(
+    connection: AsyncConnection,
+    conditions: Sequence[ColumnElement[Any]],
+    totals: Sequence[Row[Any]],
+    found: Mapping[Key, _JsonObject],
+) -> None:
+    """Put into summaries what the first row of each says, and the last prompt."""
+    begins = {Key(row.session_id, row.initiator_id): row.started_at for row in totals}
+    prompts = {Key(row.session_id, row.initiator_id): row.prompted_at for row in totals if row.prompted_at is not None}
+    # By the times themselves, which the index of sessions has: ranking would read every row of each session. Times of one session
+    # that another one's row happens to have come along.
+    times = sorted({*begins.values(), *prompts.values()})
+    statement = select(*_key, _columns.id, _columns.started_at, _columns.has_prompt, _columns.client, _columns.metadata)
+    last: dict[Key, str] = {}
+    first: dict[Key, str] = {}
+    of_keys = _among(list(begins))
+    for piece in _pieces(times):
+        at_times = _columns.started_at.in_(piece)
+        for row in await connection.execute(statement.where(*conditions, of_keys, at_times).order_by(_columns.id)):
+            key = Key(row.session_id, row.initiator_id)
+            if row.started_at == begins.get(key) and key not in first:
+                first[key] = row.id
+                found[key] |= {"client": row.client, "metadata": row.metadata}
+            if row.has_prompt and row.started_at == prompts.get(key):
+                last[key] = row.id
+    prompt_of: dict[str, str] = {}
+    columns = user_prompts.c
+    for ids in in_pieces(last.values()):
+        rows = await connection.execute(select(columns.interception_id, columns.prompt).where(columns.interception_id.in_(ids)))
+        prompt_of.update({row[0]: row[1] for row in rows})
+    for key, id_ in last.items():
+        found[key]["last_prompt"] = prompt_of.get(id_)
 
 
 def _summary(row: Row[Any]) -> _JsonObject:
@@ -363,7 +378,7 @@ def _among(keys: Sequence[Key]) -> ColumnElement[Any]:
     return _columns.session_id.in_(sorted({key.session_id for key in keys}))
 
 
-def _pieces(keys: Sequence[Key]) -> Iterable[Sequence[Key]]:
+def _pieces[T](keys: Sequence[T]) -> Iterable[Sequence[T]]:
     for start in range(0, len(keys), _KEYS_A_STATEMENT):
         yield keys[start : start + _KEYS_A_STATEMENT]
 
