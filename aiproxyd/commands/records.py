@@ -37,8 +37,8 @@ class Records(Protocol):
     def usage(self, selection: "Selection", dimensions: "Sequence[Dimension]") -> _JsonObject:
         """Return figures, summed up, as the API's `usage`."""
 
-    def interceptions(self, selection: "Selection", *, after_id: str = "", limit: int) -> list[_JsonObject]:
-        """Return a page of interceptions, newest first."""
+    def interceptions(self, selection: "Selection", *, after_id: str = "", limit: int, raw: bool = False) -> list[_JsonObject]:
+        """Return a page of interceptions, newest first; documents in them may stay text (`msgspec.Raw`) where `raw` allows it."""
 
     def interception(self, id_: str) -> _JsonObject | None:
         """Return one interception, or None."""
@@ -119,12 +119,12 @@ class LocalRecords:
         rows = rows if dimensions else []
         return {"group_by": [str(dimension) for dimension in dimensions], "count": len(rows), "total": total, "usage": rows}
 
-    def interceptions(self, selection: "Selection", *, after_id: str = "", limit: int) -> list[_JsonObject]:
+    def interceptions(self, selection: "Selection", *, after_id: str = "", limit: int, raw: bool = False) -> list[_JsonObject]:
         """Return a page of interceptions, newest first."""
         from aiproxyd.storage import listing
 
         try:
-            return self._read(lambda c: listing.list_page(c, selection, after_id=after_id, limit=limit))
+            return self._read(lambda c: listing.list_page(c, selection, after_id=after_id, limit=limit, raw=raw))
         except LookupError as exc:
             raise AiproxydError(f"after_id: interception {after_id!r} not found") from exc
 
@@ -176,7 +176,14 @@ class RemoteRecords:
         found: _JsonObject = self._get("/usage", _parameters(selection) | group_by | {"limit": MAX_ROWS})
         return found
 
-    def interceptions(self, selection: "Selection", *, after_id: str = "", limit: int) -> list[_JsonObject]:
+    def interceptions(
+        self,
+        selection: "Selection",
+        *,
+        after_id: str = "",
+        limit: int,
+        raw: bool = False,  # noqa: ARG002  (an answer is parsed whole)
+    ) -> list[_JsonObject]:
         """Return a page of interceptions, newest first."""
         parameters = _parameters(selection) | {"limit": limit} | ({"after_id": after_id} if after_id else {})
         found: list[_JsonObject] = self._get("/interceptions", parameters)["results"]

@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import func, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiproxyd.storage.queries import interceptions_by_id
+from aiproxyd.storage.queries import interceptions_by_id, select_interceptions
 from aiproxyd.storage.selection import Selection, conditions_of
 from aiproxyd.storage.tables import interceptions, users
 from aiproxyd.storage.usage_report import count_selected
@@ -30,6 +30,7 @@ async def list_page(
     offset: int = 0,
     after_id: str = "",
     oldest_first: bool = False,
+    raw: bool = False,
 ) -> list[_JsonObject]:
     """Return interceptions with all that belongs to them, newest first.
 
@@ -40,22 +41,28 @@ async def list_page(
         offset: How many to leave out at the beginning.
         after_id: Go on behind this one, whatever the selection says of it.
         oldest_first: Whether the order is turned round.
+        raw: Whether JSON documents stay text, without an offset: see `select_interceptions`.
 
     Raises:
         LookupError: `after_id` is no interception.
     """
     columns = interceptions.c
     place = tuple_(columns.started_at, columns.id)
-    query = select(columns.id).where(*await conditions_of(connection, selection))
+    conditions = await conditions_of(connection, selection)
     if after_id:
         at = (await connection.execute(select(columns.started_at).where(columns.id == after_id))).scalar()
         if at is None:
             raise LookupError(after_id)
         cursor = tuple_(literal(at, columns.started_at.type), after_id)
-        query = query.where(place > cursor if oldest_first else place < cursor)
+        conditions.append(place > cursor if oldest_first else place < cursor)
     order = (columns.started_at, columns.id) if oldest_first else (columns.started_at.desc(), columns.id.desc())
-    ids = list((await connection.execute(query.order_by(*order).limit(limit).offset(offset))).scalars())
-    return await interceptions_by_id(connection, ids)
+    if not offset:
+        return await select_interceptions(
+            connection, lambda query: query.where(*conditions).order_by(*order).limit(limit), raw=raw
+        )
+    # What is left out is counted off in an index, without a look at the rows.
+    ids = select(columns.id).where(*conditions).order_by(*order).limit(limit).offset(offset)
+    return await interceptions_by_id(connection, list((await connection.execute(ids)).scalars()))
 
 
 async def count_interceptions(connection: AsyncConnection, selection: Selection) -> int:

@@ -3,20 +3,22 @@
 Lists are newest first: by start, and by id where two started at once. A page goes on behind the last id of the one before.
 """
 
+import hashlib
 import uuid
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Row, Table, or_, select, tuple_
+import msgspec
+from sqlalchemy import JSON, Boolean, Column, Select, Table, Text, cast, literal, or_, select, tuple_, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.types import NullType
 
 from aiproxyd.exceptions import StorageError
 from aiproxyd.storage.engine import in_pieces
 from aiproxyd.storage.rows import storable
-from aiproxyd.storage.tables import interceptions, model_thoughts, token_usages, tool_usages, user_prompts, users
+from aiproxyd.storage.tables import UtcDateTime, interceptions, model_thoughts, token_usages, tool_usages, user_prompts, users
 
 MAX_LIMIT = 1000
 DEFAULT_LIMIT = 100
@@ -95,8 +97,8 @@ async def list_interceptions(connection: AsyncConnection, filter_: InterceptionF
     # Two lists that come in order from an index each; with OR the database would sort everything that matches.
     found = {}
     for column in (columns.provider, columns.provider_name):
-        found.update({row.id: row for row in await connection.execute(query.where(column == filter_.provider))})
-    rows = sorted(found.values(), key=lambda row: (row.started_at, row.id), reverse=True)
+        found.update({row[0]: row for row in await connection.execute(query.where(column == filter_.provider))})
+    rows: Sequence[Any] = sorted(found.values(), key=lambda row: (row.started_at, row[0]), reverse=True)
     return await _with_children(connection, rows[: filter_.limit])
 
 
@@ -114,9 +116,113 @@ async def interceptions_by_id(connection: AsyncConnection, ids: Sequence[str]) -
     return await _with_children(connection, [rows[id_] for id_ in ids if id_ in rows])
 
 
-_SELECT = select(interceptions, users.c.name.label("initiator_name")).outerjoin(
-    users, users.c.id == interceptions.c.initiator_id
+async def select_interceptions(
+    connection: AsyncConnection, clauses: Callable[[Select[Any]], Select[Any]], *, raw: bool = False
+) -> list[_JsonObject]:
+    """Return interceptions with all that belongs to them.
+
+    Args:
+        connection: Only reads.
+        clauses: Adds conditions, order and limit.
+        raw: Whether JSON documents come as `msgspec.Raw`, for those who only write them down again: in half the time.
+    """
+    rows: Sequence[Any] = (await connection.execute(clauses(_SELECT_RAW if raw else _SELECT))).all()
+    return await _with_children(connection, rows, raw=raw)
+
+
+def _as_stored(column: Column[Any], *, raw: bool) -> Any:
+    """Return a column as the driver gives it, where that is good enough: times of SQLite stay text, which is quicker to rewrite
+    than to parse, and nothing is parsed where it is `raw`.
+    """
+    if raw and isinstance(column.type, JSON):
+        return cast(column, Text).label(column.name)
+    is_as_good = raw or isinstance(column.type, UtcDateTime)
+    return type_coerce(column, NullType()).label(column.name) if is_as_good else column
+
+
+# The keys of a record, in their order; but for three they are columns.
+_KEYS = (
+    "id",
+    "api_key_id",
+    "initiator",
+    "provider",
+    "provider_name",
+    "api",
+    "method",
+    "route",
+    "host",
+    "model",
+    "response_model",
+    "streaming",
+    "client",
+    "client_version",
+    "client_session_id",
+    "client_request_id",
+    "user_agent",
+    "session_id",
+    "thread_parent_id",
+    "thread_root_id",
+    "credential_kind",
+    "credential_hint",
+    "billing",
+    "metadata",
+    "started_at",
+    "ended_at",
+    "outcome",
+    "usage_source",
+    "status_code",
+    "provider_response_id",
+    "finish_reason",
+    "error_type",
+    "error_message",
+    "request_anomaly",
+    "response_anomaly",
+    "has_prompt",
+    "request_bytes",
+    "response_bytes",
+    "output_characters",
+    "first_byte_seconds",
+    "first_output_seconds",
+    "duration_seconds",
 )
+_NAMED_OTHERWISE = {"provider_response_id": "response_id", "initiator": "initiator_id"}
+
+
+def _select(*, raw: bool) -> Select[Any]:
+    columns = (
+        literal(None) if key == "api_key_id" else _as_stored(interceptions.c[_NAMED_OTHERWISE.get(key, key)], raw=raw)
+        for key in _KEYS
+    )
+    return select(*columns, users.c.name).outerjoin(users, users.c.id == interceptions.c.initiator_id)
+
+
+_SELECT, _SELECT_RAW = _select(raw=False), _select(raw=True)
+
+_TOKEN_USAGE = (
+    "interception_id",
+    "provider_response_id",
+    *("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens"),
+    *("cost_micros", "price_source", "price_version", "cost_basis", "cost_details"),
+    "metadata",
+    "created_at",
+)
+_USER_PROMPT = ("interception_id", "provider_response_id", "prompt", "metadata", "created_at")
+_TOOL_USAGE = {
+    "interception_id": "interception_id",
+    "provider_response_id": "provider_response_id",
+    "tool_call_id": "provider_tool_call_id",
+    "item_id": "provider_item_id",
+    "server_url": "server_url",
+    "tool": "tool",
+    "tool_kind": "tool_kind",
+    "input": "input",
+    "truncated": "truncated",
+    "injected": "injected",
+    "invocation_error": "invocation_error",
+    "metadata": "metadata",
+    "created_at": "created_at",
+}
+_MODEL_THOUGHT = ("content", "metadata", "created_at")
 
 
 async def _user_ids(connection: AsyncConnection, initiator: str) -> list[str]:
@@ -125,143 +231,110 @@ async def _user_ids(connection: AsyncConnection, initiator: str) -> list[str]:
     return [row.id for row in rows]
 
 
-async def _with_children(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> list[_JsonObject]:
-    ids = [row.id for row in rows]
-    tokens = await _children(connection, token_usages, ids)
-    prompts = await _children(connection, user_prompts, ids)
-    tools = await _children(connection, tool_usages, ids)
-    thoughts = await _children(connection, model_thoughts, ids)
-    return [
-        _interception(row)
-        | {
-            "token_usages": [_token_usage(child) for child in tokens[row.id]],
-            "user_prompts": [_user_prompt(child) for child in prompts[row.id]],
-            "tool_usages": [_tool_usage(child) for child in tools[row.id]],
-            "model_thoughts": [_model_thought(child) for child in thoughts[row.id]],
-        }
-        for row in rows
-    ]
+async def _with_children(connection: AsyncConnection, rows: Sequence[Any], *, raw: bool = False) -> list[_JsonObject]:
+    ids = [row[0] for row in rows]
+    tokens, prompts, tools, thoughts = [await _children(connection, child, ids, raw=raw) for child in _CHILDREN]
+    records = []
+    for row in rows:
+        record: _JsonObject = dict(zip(_KEYS, row, strict=False))
+        id_, name = record["id"], row[-1] or ""
+        record["initiator"] = {"id": record["initiator"], "username": name, "name": name, "avatar_url": ""}
+        record["started_at"] = _time(record["started_at"])
+        record["ended_at"] = _time(record["ended_at"])
+        if raw:
+            record["metadata"] = _document(record["metadata"])
+            record["streaming"] = bool(record["streaming"])
+            record["has_prompt"] = bool(record["has_prompt"])
+        record["token_usages"] = tokens.get(id_, [])
+        record["user_prompts"] = prompts.get(id_, [])
+        record["tool_usages"] = tools.get(id_, [])
+        record["model_thoughts"] = thoughts.get(id_, [])
+        records.append(record)
+    return records
 
 
-async def _children(connection: AsyncConnection, table: Table, ids: Sequence[str]) -> dict[str, list[Row[Any]]]:
-    order = [table.c.interception_id, *([table.c.position] if "position" in table.c else [])]
-    children = defaultdict(list)
+class _Child:
+    """How the rows of a table that belong to interceptions are read."""
+
+    def __init__(self, table: Table, kind: str, columns: Mapping[str, str]) -> None:
+        """
+        Args:
+            table: Has `interception_id`.
+            kind: Goes into the ids that are made for its rows; without one they have none.
+            columns: The keys of a child, and what each is called in the table.
+        """
+        self.kind = kind
+        self.keys = tuple(columns)
+        self._table = table
+        self._columns = columns
+        self._statements = [self._statement(raw=False), self._statement(raw=True)]
+        types = {key: table.c[name].type for key, name in columns.items()}
+        self.documents = [key for key, type_ in types.items() if isinstance(type_, JSON)]
+        self.booleans = [key for key, type_ in types.items() if isinstance(type_, Boolean)]
+
+    def _statement(self, *, raw: bool) -> Select[Any]:
+        columns = self._table.c
+        # A table without places holds one row each.
+        has_place = "position" in columns
+        place = columns.position if has_place else literal(0)
+        names = (_as_stored(columns[name], raw=raw) for name in self._columns.values())
+        order = (columns.interception_id, columns.position) if has_place else (columns.interception_id,)
+        return select(columns.interception_id, place, *names).order_by(*order)
+
+    def of(self, ids: Sequence[str], *, raw: bool) -> Select[Any]:
+        """Return the statement that reads those of `ids`."""
+        return self._statements[raw].where(self._table.c.interception_id.in_(ids))
+
+
+_CHILDREN = (
+    _Child(token_usages, "token", dict(zip(_TOKEN_USAGE, _TOKEN_USAGE, strict=True))),
+    _Child(user_prompts, "prompt", dict(zip(_USER_PROMPT, _USER_PROMPT, strict=True))),
+    _Child(tool_usages, "tool", _TOOL_USAGE),
+    _Child(model_thoughts, "", dict(zip(_MODEL_THOUGHT, _MODEL_THOUGHT, strict=True))),
+)
+
+
+async def _children(
+    connection: AsyncConnection, child: _Child, ids: Sequence[str], *, raw: bool
+) -> dict[str, list[_JsonObject]]:
+    """Return the children of `ids`, by id."""
+    children: dict[str, list[_JsonObject]] = {}
+    kind, keys = child.kind, child.keys
     for piece in in_pieces(ids):
-        for row in await connection.execute(select(table).where(table.c.interception_id.in_(piece)).order_by(*order)):
-            children[row.interception_id].append(row)
+        for id_, place, *values in await connection.execute(child.of(piece, raw=raw)):
+            found: _JsonObject = {"id": _id(kind, id_, place)} if kind else {}
+            found.update(zip(keys, values, strict=True))
+            found["created_at"] = _time(found["created_at"])
+            if raw:
+                for key in child.documents:
+                    found[key] = _document(found[key])
+                for key in child.booleans:
+                    found[key] = bool(found[key])
+            if kind == "tool":
+                found["invocation_error"] = found["invocation_error"] or ""
+            children.setdefault(id_, []).append(found)
     return children
 
 
-def _interception(row: Row[Any]) -> _JsonObject:
-    return {
-        "id": row.id,
-        "api_key_id": None,
-        "initiator": {
-            "id": row.initiator_id,
-            "username": row.initiator_name or "",
-            "name": row.initiator_name or "",
-            "avatar_url": "",
-        },
-        "provider": row.provider,
-        "provider_name": row.provider_name,
-        "api": row.api,
-        "method": row.method,
-        "route": row.route,
-        "host": row.host,
-        "model": row.model,
-        "response_model": row.response_model,
-        "streaming": row.streaming,
-        "client": row.client,
-        "client_version": row.client_version,
-        "client_session_id": row.client_session_id,
-        "client_request_id": row.client_request_id,
-        "user_agent": row.user_agent,
-        "session_id": row.session_id,
-        "thread_parent_id": row.thread_parent_id,
-        "thread_root_id": row.thread_root_id,
-        "credential_kind": row.credential_kind,
-        "credential_hint": row.credential_hint,
-        "billing": row.billing,
-        "metadata": row.metadata,
-        "started_at": _time(row.started_at),
-        "ended_at": _time(row.ended_at),
-        "outcome": row.outcome,
-        "usage_source": row.usage_source,
-        "status_code": row.status_code,
-        "provider_response_id": row.response_id,
-        "finish_reason": row.finish_reason,
-        "error_type": row.error_type,
-        "error_message": row.error_message,
-        "request_anomaly": row.request_anomaly,
-        "response_anomaly": row.response_anomaly,
-        "has_prompt": row.has_prompt,
-        "request_bytes": row.request_bytes,
-        "response_bytes": row.response_bytes,
-        "output_characters": row.output_characters,
-        "first_byte_seconds": row.first_byte_seconds,
-        "first_output_seconds": row.first_output_seconds,
-        "duration_seconds": row.duration_seconds,
-    }
+def _document(text: str | None) -> msgspec.Raw | None:
+    # SQL's null, or JSON's where a program wrote that.
+    return None if text is None or text == "null" else msgspec.Raw(text)
 
 
-def _token_usage(row: Row[Any]) -> _JsonObject:
-    return {
-        "id": _id("token", row.interception_id, row.position),
-        "interception_id": row.interception_id,
-        "provider_response_id": row.provider_response_id,
-        "input_tokens": row.input_tokens,
-        "output_tokens": row.output_tokens,
-        "cache_read_input_tokens": row.cache_read_input_tokens,
-        "cache_write_input_tokens": row.cache_write_input_tokens,
-        "cost_micros": row.cost_micros,
-        "price_source": row.price_source,
-        "price_version": row.price_version,
-        "cost_basis": row.cost_basis,
-        "cost_details": row.cost_details,
-        "metadata": row.metadata,
-        "created_at": _time(row.created_at),
-    }
-
-
-def _user_prompt(row: Row[Any]) -> _JsonObject:
-    return {
-        "id": _id("prompt", row.interception_id, 0),
-        "interception_id": row.interception_id,
-        "provider_response_id": row.provider_response_id,
-        "prompt": row.prompt,
-        "metadata": row.metadata,
-        "created_at": _time(row.created_at),
-    }
-
-
-def _tool_usage(row: Row[Any]) -> _JsonObject:
-    return {
-        "id": _id("tool", row.interception_id, row.position),
-        "interception_id": row.interception_id,
-        "provider_response_id": row.provider_response_id,
-        "tool_call_id": row.provider_tool_call_id,
-        "item_id": row.provider_item_id,
-        "server_url": row.server_url,
-        "tool": row.tool,
-        "tool_kind": row.tool_kind,
-        "input": row.input,
-        "truncated": row.truncated,
-        "injected": row.injected,
-        "invocation_error": row.invocation_error or "",
-        "metadata": row.metadata,
-        "created_at": _time(row.created_at),
-    }
-
-
-def _model_thought(row: Row[Any]) -> _JsonObject:
-    return {"content": row.content, "metadata": row.metadata, "created_at": _time(row.created_at)}
+_VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
+"""The first digit of the fourth group of a UUID, from any digit."""
 
 
 def _id(kind: str, interception_id: str, position: int) -> str:
-    """Return a UUID that is the same at every reading."""
-    return str(uuid.uuid5(_ID_NAMESPACE, f"{kind}:{interception_id}:{position}"))
+    """Return a UUID that is the same at every reading: `uuid.uuid5`, made in a fifth of its time."""
+    name = f"{kind}:{interception_id}:{position}".encode()
+    digits = hashlib.sha1(_ID_NAMESPACE.bytes + name, usedforsecurity=False).hexdigest()
+    return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{_VARIANT[digits[16]]}{digits[17:20]}-{digits[20:32]}"
 
 
-def _time(value: datetime | None) -> str | None:
+def _time(value: str | datetime | None) -> str | None:
     """Return a time as RFC 3339 in UTC."""
-    return None if value is None else value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, str):
+        # As SQLite has it: `2026-01-31 08:00:00.000000`.
+        return f"{value[:10]}T{value[11:].removesuffix('.000000')}Z"
+    return None if value is None else value.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import func, select
 
 from aiproxyd.api.page import overview
-from aiproxyd.commands.export import Format, destination, pages
+from aiproxyd.commands.export import Format, destination, pages, without_collector
 from aiproxyd.commands.records import LocalRecords
 from aiproxyd.journal.follower import Follower
 from aiproxyd.journal.writer import JournalWriter
@@ -252,7 +252,7 @@ def measure_export(url: str, count: int, chosen: Format) -> tuple[tuple[float, f
     early = 0
     with tempfile.TemporaryDirectory() as folder:
         began, began_cpu = time.perf_counter(), time.process_time()
-        with destination(chosen, Path(folder) / f"all.{chosen}") as write:
+        with without_collector(), destination(chosen, Path(folder) / f"all.{chosen}") as write:
             for page in pages(records, Selection()):
                 write(page)
                 written += len(page)

@@ -1,11 +1,16 @@
 """Twin of aiproxyd/storage/listing.py."""
 
+import uuid
+
+import msgspec
 import pytest
 
+from aiproxyd.model.usage import TokenUsage
 from aiproxyd.storage.listing import count_interceptions, list_page, users_seen, values_of
+from aiproxyd.storage.queries import _ID_NAMESPACE
 from aiproxyd.storage.selection import Selection
 from aiproxyd.storage.store import Store
-from tests.support.observations import START, described, ended, of_worker, started
+from tests.support.observations import START, described, ended, of_worker, progressed, started, thought, tool_called
 
 
 @pytest.fixture
@@ -58,3 +63,18 @@ async def test_users_are_those_seen_and_those_with_a_token(filled: Store) -> Non
 async def test_statistics_are_refreshed_beside_everything_else(filled: Store) -> None:
     await filled.refresh_statistics()
     assert await filled.read(lambda c: count_interceptions(c, Selection())) == 20
+
+
+async def test_what_stays_text_is_the_same_when_it_is_written_down(store: Store) -> None:
+    lines = [started("a"), described("a", metadata={"project": "w\u00e4b", "x": '"\\n'}), thought("a", content="null")]
+    lines += [
+        tool_called("a", "c", arguments=None),
+        progressed("a"),
+        ended("a", usage=TokenUsage(cache_write_5m_input_tokens=1)),
+    ]
+    await store.apply(of_worker("w", *lines, started("b", at=int(START))), {"w-00000001.jsonl": 1})
+    plain, raw = [await store.read(lambda c, raw=raw: list_page(c, Selection(), raw=raw)) for raw in (False, True)]
+    assert msgspec.json.decode(msgspec.json.encode(raw)) == plain
+    assert plain[1]["token_usages"][0]["id"] == str(uuid.uuid5(_ID_NAMESPACE, "token:a:0"))
+    assert (plain[0]["started_at"], plain[1]["ended_at"]) == ("2026-01-31T08:00:00Z", "2026-01-31T08:00:02Z")
+    assert (plain[1]["streaming"], raw[1]["streaming"], raw[0]["has_prompt"]) == (True, True, False)
