@@ -207,6 +207,8 @@ class Courier:
             exchange.is_sent = True
             if tap is not None:
                 tap.request_end()
+            if exchange.refusal is not None:
+                self._abort(*exchange.refusal)
             exchange.note_received()
             self._carrying.await_first_byte(exchange)
             self._finish_if_over(exchange)
@@ -254,9 +256,10 @@ class Courier:
             answer.status_code, answer.headers, answer.body, has_body=exchange.head.method != "HEAD", close=closes
         )
         self.say(raw)
-        if exchange.tap is not None:
-            exchange.tap.carried(exchange.attempts, exchange.hint)
-            exchange.tap.abort(by, detail, status_code=answer.status_code)
+        exchange.refusal = (by, detail)
+        if exchange.is_sent or closes:
+            self._abort(by, detail)
+        # Else when the request is whole: what is recorded of it stands in its body.
         if closes:
             self._client.end(linger=True)
         else:
@@ -437,7 +440,10 @@ class Courier:
         if exchange is None:
             return
         exchange.settle(None)
+        if exchange.refusal is not None:
+            by, detail = exchange.refusal  # whatever happened since
+        status_code = exchange.answer.status_code if exchange.refusal is not None and exchange.answer is not None else 0
         if exchange.tap is not None:
             exchange.tap.carried(exchange.attempts, exchange.hint, exchange.remark)
-            exchange.tap.abort(by, detail)
+            exchange.tap.abort(by, detail, status_code=status_code)
             exchange.tap.upgraded_end(by, detail)

@@ -3,6 +3,7 @@
 import asyncio
 import enum
 
+from aiproxyd.mitm.decrypted import AbortedBy
 from aiproxyd.mitm.kept_body import KeptBody
 from aiproxyd.mitm.leg import Leg
 from aiproxyd.mitm.relay import RequestTap
@@ -14,7 +15,7 @@ from aiproxyd.wire.http1_head import request_length
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 # So much of a request that is answered by us is read and forgotten, to keep the connection; with more to come it is closed.
-MAX_FORGOTTEN_BYTES = 1 << 20
+MAX_FORGOTTEN_BYTES = 16 << 20
 
 
 class Tried(enum.Enum):
@@ -49,6 +50,7 @@ class Exchange:
         "leg",
         "raw",
         "received",
+        "refusal",
         "remark",
         "route",
         "said_continue",
@@ -74,6 +76,8 @@ class Exchange:
         """The head of what the client gets; None before its first byte."""
         self.is_answered = False
         """Whether the answer is whole."""
+        self.refusal: tuple[AbortedBy, str] | None = None
+        """Why the answer is ours, for the record."""
         self.said_continue = False
         """Whether the client was told to go on with its body."""
         self.remark = ""

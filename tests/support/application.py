@@ -106,7 +106,7 @@ class Application:
             entry.model = found[1].decode()
         if not entry.model and (named := _MODEL_IN_PATH.search(entry.target)):
             entry.model = unquote(named[1] or named[2])
-        pace = Pace.parse(entry.model + "+" + entry.script)
+        pace = Pace.parse(f"{entry.model}+{entry.script}+{entry.credential}")
         reply = self._route(entry, request, pace)
         entry.status = reply.status
         entry.usage, entry.response_id, entry.response_model = reply.usage, reply.response_id, reply.response_model

@@ -57,7 +57,7 @@ async def _exchange(
         connection=connection, protocol="http/1.1", sni=sni, method=method, target=target, head=head, headers=headers
     )
     entry = incoming.entry
-    if entry.header("upgrade").lower() == "websocket":
+    if entry.header("upgrade").lower() == "websocket" and Pace.parse(entry.credential).status < 400:
         await websocket_replies.serve(application, reader, writer, whole, entry)
         return False
     early = application.pace_of_query(entry).early
@@ -127,7 +127,7 @@ async def _respond(
     if entry.coding != "identity":
         head.append(f"Content-Encoding: {entry.coding}")
     if reply.status in {429, 529}:
-        head.append("retry-after: 1")
+        head.append(f"retry-after: {pace.retry}")
     body = application.pieces(reply, pace, entry)
     if pace.framing == "length":
         whole = b"".join([piece async for piece in body])

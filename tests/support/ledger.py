@@ -44,6 +44,12 @@ class Entry:
         """Return the first value of `name`, empty when it is absent."""
         return next((value for field, value in self.headers if field.lower() == name.lower()), "")
 
+    @property
+    def credential(self) -> str:
+        """The key that the request came with, whatever its header."""
+        key = self.header("x-api-key") or self.header("api-key") or self.header("x-goog-api-key")
+        return key or self.header("authorization").removeprefix("Bearer ")
+
     def as_json(self) -> dict[str, Any]:
         """Return the entry as JSON values."""
         fields = dataclasses.asdict(self)

@@ -1,7 +1,8 @@
 """The pace script: how the fake provider delivers an answer. Pause here, cut here, reset here, or wait for the test.
 
 A request chooses its pace in the model's name, because every client lets one name a model and none of them changes it:
-`fake+events=20+pause=0.05+cut=7`. A request without a body says the same in its query, `?pace=cut=7+length=100`.
+`fake+events=20+pause=0.05+cut=7`. A request without a body says the same in its query, `?pace=cut=7+length=100`. So does a key,
+`sk-fake+status=429`: that is how keys differ here.
 """
 
 import asyncio
@@ -15,6 +16,8 @@ class Pace:
 
     status: int = 200
     """Status of the answer; from 400 on it is an error in the provider's own shape."""
+    retry: int = 1
+    """Seconds of the `Retry-After` of a 429 or 529."""
     events: int = 8
     """How many pieces the visible text of a streamed answer has."""
     length: int = 0
