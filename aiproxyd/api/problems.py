@@ -7,6 +7,8 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Scope
 
 from aiproxyd.api.search import Mistake
 from aiproxyd.exceptions import StorageError
@@ -65,5 +67,18 @@ def install_problems(app: FastAPI) -> None:
         return problem_response(Problem(400, WRONG_PARAMETERS, "", mistakes))
 
     @app.exception_handler(HTTPException)
-    async def _http(_request: Request, error: HTTPException) -> Response:
-        return problem_response(Problem(error.status_code, f"{error.detail}."), dict(error.headers or {}))
+    async def _http(request: Request, error: HTTPException) -> Response:
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            # The router names the methods of the first route that fits; the path may have others beside it.
+            headers["Allow"] = ", ".join(sorted(_methods(app.routes, request.scope)))
+        return problem_response(Problem(error.status_code, f"{error.detail}."), headers)
+
+
+def _methods(routes: Iterable[BaseRoute], scope: Scope) -> set[str]:
+    return {
+        method
+        for route in routes
+        if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }

@@ -128,6 +128,13 @@ async def test_failures_have_one_shape(app: FastAPI, path: str) -> None:
     schemas.ProblemAnswer.model_validate(answer.json(), strict=True, extra="forbid")
 
 
+async def test_a_method_that_is_not_allowed_is_told_all_that_are(app: FastAPI) -> None:
+    async with _client(app) as client:
+        answer = await client.request("OPTIONS", "/users")
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "GET, POST"
+
+
 async def test_both_prefixes_answer_alike(app: FastAPI) -> None:
     async with _client(app) as client:
         old = await client.get("http://admin.example/api/v2/aibridge/sessions")
