@@ -7,7 +7,7 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute, Match, Route
+from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
 from aiproxyd.api.search import Mistake
@@ -71,14 +71,13 @@ def install_problems(app: FastAPI) -> None:
         headers = dict(error.headers or {})
         if error.status_code == 405:
             # The router names the methods of the first route that fits; the path may have others beside it.
-            headers["Allow"] = ", ".join(sorted(_methods(app.routes, request.scope)))
+            headers["Allow"] = ", ".join(_methods(app.routes, request.scope))
         return problem_response(Problem(error.status_code, f"{error.detail}."), headers)
 
 
-def _methods(routes: Iterable[BaseRoute], scope: Scope) -> set[str]:
-    return {
+def _methods(routes: Iterable[BaseRoute], scope: Scope) -> list[str]:
+    return [
         method
-        for route in routes
-        if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE
-        for method in route.methods or ()
-    }
+        for method in ("DELETE", "GET", "PATCH", "POST", "PUT")
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
