@@ -153,17 +153,18 @@ def test_what_the_speaker_said_is_written_down_by_another_model_and_counted_as_i
     sound = {"input": {"transcription": {"model": f"{model}-transcribe"}}}
     with connect(url, ssl=trust, proxy=daemon.proxy_url()) as websocket:
         websocket.send(json.dumps({"type": "session.update", "session": {"type": "realtime", "model": model, "audio": sound}}))
-        websocket.send(json.dumps({"type": "input_audio_buffer.append", "audio": "AAAA"}))
-        websocket.send(json.dumps({"type": "input_audio_buffer.commit"}))
-        websocket.send(json.dumps({"type": "response.create"}))
-        while json.loads(websocket.recv())["type"] != "response.done":
-            pass
-    records = {record["model"]: record for record in daemon.records(model, count=2)}
-    transcription = records[f"{model}-transcribe"]
-    entry = provider.ledger.one(f"{model}-transcribe")
-    assert (transcription["outcome"], tokens_of(transcription)) == ("completed", entry.usage)
-    assert transcription["metadata"]["utility"] == "transcription"
-    assert transcription["token_usages"][0]["metadata"]["input_audio"] == entry.usage["input_tokens"]
-    assert tokens_of(records[model]) == next(
-        e.usage for e in provider.ledger.entries(model) if e.model == model and e.method == "WS"
-    )
+        for _ in range(3):
+            websocket.send(json.dumps({"type": "input_audio_buffer.append", "audio": "AAAA"}))
+            websocket.send(json.dumps({"type": "input_audio_buffer.commit"}))
+            websocket.send(json.dumps({"type": "response.create"}))
+            while json.loads(websocket.recv())["type"] != "response.done":
+                pass
+    records = daemon.records(model, count=6)
+    entries = [entry for entry in provider.ledger.entries(model) if entry.method == "WS"]
+    assert len(entries) == 6
+    for entry in entries:
+        (record,) = [record for record in records if record["provider_response_id"] == entry.response_id]
+        assert (record["model"], record["outcome"], tokens_of(record)) == (entry.model, "completed", entry.usage)
+        if entry.model != model:
+            assert record["metadata"]["utility"] == "transcription"
+            assert record["token_usages"][0]["metadata"]["input_audio"] == entry.usage["input_tokens"]
