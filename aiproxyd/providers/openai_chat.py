@@ -115,6 +115,7 @@ class _Completion(msgspec.Struct):
     service_tier: str | None = None
     x_groq: _Groq | None = None
     error: msgspec.Raw = requests.NOTHING
+    object: msgspec.Raw = requests.NOTHING
 
 
 _COMPLETION: Final = msgspec.json.Decoder(_Completion)
@@ -173,7 +174,11 @@ class CompletionReader:
             # Named events are no part of the API: their data tells what they are, and their name is worth a count.
             if event.event not in {"message", "error"}:
                 out.append(unknown("event", event.event))
-            self._read(decode(_COMPLETION, data), out)
+            chunk = decode(_COMPLETION, data)
+            if _is_flat_error(chunk):
+                self._fail(data, out)
+            else:
+                self._read(chunk, out)
 
     def finish(self, out: list[StreamEvent]) -> None:
         # Without `[DONE]`, a finish reason or an error is the provider's last word.
@@ -182,6 +187,8 @@ class CompletionReader:
 
     def read_document(self, body: bytes) -> list[StreamEvent]:
         completion = decode(_COMPLETION, body)
+        if _is_flat_error(completion):
+            return [errors.decoded_error(body), ResponseEnded("error", complete=False)]
         if completion.choices is None and is_null(completion.error):
             raise MalformedBody("the document is no completion: it has no choices")
         for choice in completion.choices or ():
@@ -195,8 +202,7 @@ class CompletionReader:
 
     def _read(self, chunk: _Completion, out: list[StreamEvent]) -> None:
         if not is_null(chunk.error):
-            self._failed = True
-            out.append(errors.decoded_error(chunk.error))
+            self._fail(chunk.error, out)
         if (chunk.id and not self._id) or (chunk.model and not self._model):
             # Azure's first chunk, about the prompt alone, has neither.
             self._id = self._id or chunk.id or ""
@@ -212,6 +218,10 @@ class CompletionReader:
             usage = chunk.x_groq.usage
         if usage is not None:
             self._report(usage, out)
+
+    def _fail(self, error: bytes | msgspec.Raw, out: list[StreamEvent]) -> None:
+        self._failed = True
+        out.append(errors.decoded_error(error))
 
     def _read_choice(self, choice: _Choice, out: list[StreamEvent]) -> None:
         number = choice.index or 0
@@ -337,6 +347,11 @@ class CompletionReader:
         if self._usage is not None and not self._is_final and not self._failed:
             out.append(UsageReported(self._usage, final=True, metadata=self._metadata))
         out.append(ResponseEnded(self._finish_reason or ("error" if self._failed else ""), complete=not self._failed))
+
+
+def _is_flat_error(chunk: _Completion) -> bool:
+    """Return whether the chunk itself is the error, as Mistral and vLLM have it."""
+    return chunk.choices is None and is_null(chunk.error) and text_of(chunk.object) == "error"
 
 
 def _arguments(function: _Function) -> str:

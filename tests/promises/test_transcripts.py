@@ -97,7 +97,7 @@ SHOWN: dict[str, tuple[str, ...]] = {
         "bedrock/converse/streamed_truncated_tool_input",
         "cohere/chat/streamed_truncated_tool_arguments",
     ),
-    "mid-stream error, flat": ("openai/responses/error_event_flat", "mistral/chat_completions/flat_error"),
+    "mid-stream error, flat": ("openai/responses/error_event_flat", "mistral/chat_completions/mid_stream_flat_error"),
     "mid-stream error, nested": (
         "anthropic/messages/mid_stream_error",
         "openai/chat_completions/mid_stream_error",
