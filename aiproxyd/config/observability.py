@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from aiproxyd.config.section import Section, restart
 from aiproxyd.pricing import Override, Part, Rate
+from aiproxyd.redaction import SENSITIVE_HEADERS
 from aiproxyd.telemetry.settings import MetricsSettings, TracingSettings
 
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*\Z")
@@ -124,6 +125,9 @@ class MetricsConfig(Section):
     def _headers(cls, labels: dict[str, str]) -> dict[str, str]:
         lowered = {label: header.lower() for label, header in labels.items()}
         for header in lowered.values():
+            if header in SENSITIVE_HEADERS:
+                message = f"{header!r} holds credentials, which are no labels"
+                raise ValueError(message)
             if not _HEADER_NAME.match(header) or not header.startswith("x-"):
                 message = f"{header!r} is not the name of a header that begins with x-; others belong to the provider"
                 raise ValueError(message)

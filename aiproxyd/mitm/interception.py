@@ -30,7 +30,8 @@ from aiproxyd.model.outcome import ErrorType, Outcome, UsageSource
 from aiproxyd.pricing import billing_of
 from aiproxyd.providers.api import Api, ResponseParser, Sampling
 from aiproxyd.providers.samples import Samples
-from aiproxyd.redaction import credential_hint
+from aiproxyd.redaction import credential_hint, sensitive_values, without_credentials
+from aiproxyd.telemetry.logs import secrets
 from aiproxyd.wire.content_coding import ContentDecoder
 
 UNKNOWN_MODEL: Final = "coder-aibridge-unknown"
@@ -69,6 +70,7 @@ class Interception:
         "_request",
         "_response_bytes",
         "_samples",
+        "_sensitive",
         "_settings",
         "_started_at",
         "_status_code",
@@ -118,6 +120,8 @@ class Interception:
         """Of the key of ours that was used last, where it is another one than at first."""
         self._remark = ""
         headers = head.headers
+        self._sensitive = sensitive_values(head)
+        """What a provider's error must not be recorded with, should it repeat it."""
         client = settings.clients.detect(headers)
         self.client = client.name
         principal, provider = connection.principal, connection.provider
@@ -442,7 +446,8 @@ class Interception:
                 response_model=assembly.response_model,
                 finish_reason=assembly.finish_reason,
                 error_type=error_type,
-                error_message=error_message,
+                # Its own credential, and any key of ours that it was sent with.
+                error_message=secrets.hide(without_credentials(error_message, self._sensitive)) if error_message else "",
                 anomaly=self._failure[:MAX_ANOMALY_CHARACTERS],
                 request_bytes=self._request.received_bytes,
                 response_bytes=self._response_bytes,

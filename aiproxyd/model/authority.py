@@ -35,9 +35,11 @@ def parse_authority(text: str, *, default_port: int | None = None) -> Authority:
         default_port: The port when `text` names none.
 
     Raises:
-        ValueError: `text` is no authority; the message quotes it.
+        ValueError: `text` is no authority; the message quotes it, without what stands before an `@`.
     """
-    refusal = f"{text[:80]!r} is not host:port"
+    # Who writes credentials before the host does not want them repeated.
+    _, at, behind = text.rpartition("@")
+    refusal = f"{('***@' + behind if at else text)[:80]!r} is not host:port"
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):

@@ -41,8 +41,8 @@ class UpstreamKey(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What nothing may show of it."""
-        return tuple(secret for secret in (self.secret, self.session_token) if secret)
+        """What nothing may show of it. The id of AWS credentials is no secret to AWS; here it is shown masked alone."""
+        return tuple(secret for secret in (self.secret, self.session_token, self.access_key_id) if secret)
 
     def __repr__(self) -> str:
         return "UpstreamKey(aws)" if self.is_aws else "UpstreamKey()"

@@ -16,16 +16,13 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Collection, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, TextIO
 
 import structlog
 from structlog.typing import Processor
 
-HIDDEN = "[hidden]"
-
-# A shorter one is no secret, and hiding every occurrence of it would make lines unreadable.
-MIN_SECRET_CHARACTERS = 8
+from aiproxyd.redaction import HIDDEN, Secrets
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -33,18 +30,6 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 _SECRET_KEY = re.compile(
     r"(?:^|[_.-])(?:authorization|cookie|credentials?|passwd|password|secret|token|(?:api|access|private|secret)[_-]?key|apikey)\Z",
     re.IGNORECASE,
-)
-
-_SECRET_FORM = re.compile(
-    r"""
-      (?P<scheme>\b(?:Bearer|Basic)\s+)[A-Za-z0-9._~+/=-]{6,}
-    | (?P<userinfo>://)[^/\s:@]*:[^/\s@]+(?=@)
-    | \b(?:sk|rk|pk|xai|gsk|hf|ghp|gho|ghu|ghs|ghr|github_pat|glpat|xox[abprs]|AIza|ya29)[-_.]?[A-Za-z0-9._-]{16,}
-    | \b(?:AKIA|ASIA)[A-Z0-9]{16}\b
-    | \beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?
-    | (?P<pem>-----BEGIN\ [A-Z ]*PRIVATE\ KEY-----).*?(?:-----END\ [A-Z ]*PRIVATE\ KEY-----|\Z)
-    """,
-    re.VERBOSE | re.DOTALL,
 )
 
 # C0 and C1 controls and DEL, the separators some programs break lines at, and the marks that reorder text.
@@ -58,37 +43,8 @@ _COLOR_END = "\x1b[0m"
 _HANDLER_NAME = "aiproxyd"
 
 
-class Secrets:
-    """Strings that no line may hold, besides what looks like a secret."""
-
-    def __init__(self) -> None:
-        self._values: frozenset[str] = frozenset()
-        self._pattern: re.Pattern[str] | None = None
-
-    def replace(self, values: Collection[str]) -> None:
-        """Hide exactly these from here on, those of at least `MIN_SECRET_CHARACTERS`."""
-        self._values = frozenset(value for value in values if len(value) >= MIN_SECRET_CHARACTERS)
-        # Longest first, so that no rest of a secret that contains another stays.
-        parts = sorted(map(re.escape, self._values), key=len, reverse=True)
-        self._pattern = re.compile("|".join(parts)) if parts else None
-
-    def add(self, value: str) -> None:
-        """Hide `value` too."""
-        self.replace(self._values | {value})
-
-    def hide(self, text: str) -> str:
-        """Return `text` without anything that is or looks like a secret."""
-        if self._pattern is not None:
-            text = self._pattern.sub(HIDDEN, text)
-        return _SECRET_FORM.sub(_hidden, text)
-
-
 secrets = Secrets()
 """Those of this process."""
-
-
-def _hidden(match: re.Match[str]) -> str:
-    return (match["scheme"] or match["userinfo"] or "") + HIDDEN
 
 
 def configure_logging(

@@ -118,6 +118,8 @@ class Application:
         path = entry.target.partition("?")[0].rstrip("/")
         if name := entry.header(replays.HEADER):
             return replays.reply(name)
+        if pace.echo and pace.status >= 400:
+            return _echo(entry, pace.status)
         anthropic = "anthropic" in (entry.sni or entry.header("host"))
         api = anthropic_replies if anthropic else openai_replies
         if path.endswith("enerateContent"):
@@ -198,6 +200,14 @@ class Application:
         # A document is one piece; what stands behind it breaks its end.
         if pace.cut >= 1 and reply.content_type == "application/json":
             raise Broken("cut")
+
+
+def _echo(entry: Entry, status: int) -> Reply:
+    """Return an error that repeats what the request was authenticated with, in the message where people look for it."""
+    known = ("x-api-key", "authorization", "api-key", "x-goog-api-key", "cookie")
+    given = [entry.header(name) for name in known if entry.header(name)] + [entry.target]
+    error = {"type": "invalid_request_error", "message": f"Incorrect credential provided: {', '.join(given)}."}
+    return document(status, {"type": "error", "error": error})
 
 
 def blob(length: int) -> list[bytes]:

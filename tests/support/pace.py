@@ -56,6 +56,8 @@ class Pace:
     """Send an event of 20 MB before this piece."""
     endless: int = 0
     """1: the text never ends."""
+    echo: int = 0
+    """1: an error repeats every credential of its request, as careless servers do."""
     silent_usage: int = 0
     """1: say nothing about tokens."""
 
