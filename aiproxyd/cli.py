@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from aiproxyd.commands import ca, check, env, interceptions, prices, providers, run, sessions, tail, usage, user, version
+from aiproxyd.commands import ca, check, env, interceptions, prices, providers, prune, run, sessions, tail, usage, user, version
 from aiproxyd.commands import exec as exec_command
 from aiproxyd.exceptions import AiproxydError, ConfigError
 
@@ -48,6 +48,7 @@ app.add_typer(interceptions.app, name="interceptions")
 app.add_typer(sessions.app, name="sessions")
 app.command()(usage.usage)
 app.command()(tail.tail)
+app.command()(prune.prune)
 app.add_typer(prices.app, name="prices")
 app.add_typer(providers.app, name="providers")
 app.command()(version.version)

@@ -6,6 +6,8 @@ next control process.
 
 import asyncio
 import contextlib
+import dataclasses
+import datetime as dt
 import fcntl
 import gc
 import json
@@ -38,6 +40,8 @@ from aiproxyd.identity.users import Identity, ensure_first_user
 from aiproxyd.journal.segments import has_live_worker, journal_bytes
 from aiproxyd.model.credential import ProviderKeys
 from aiproxyd.reloader import Reloader
+from aiproxyd.storage.pruning import Pruning
+from aiproxyd.storage.retention import Retention
 from aiproxyd.storage.store import Store
 from aiproxyd.supervisor import Supervisor
 from aiproxyd.telemetry.exposed import LabelledRegistry
@@ -63,6 +67,9 @@ WATCH_INTERVAL_SECONDS = 1.0
 
 # How often the store learns how it is filled; what is asked of it changes slower.
 STATISTICS_INTERVAL_SECONDS = 3600.0
+
+# How often old records are looked for.
+PRUNE_INTERVAL_SECONDS = 600.0
 
 # After the workers are gone, how long the store may take to catch up before the rest waits for the next start.
 CATCH_UP_SECONDS = 20.0
@@ -197,7 +204,7 @@ class Control:
         stack.push_async_callback(self._finish)
         self._fold.start()
         await self._supervisor.start(config.workers or len(os.sched_getaffinity(0)))
-        for endless in (self._watch(journal), self._keep_statistics(), self._reloader.watch()):
+        for endless in (self._watch(journal), self._keep_statistics(), self._prune(), self._reloader.watch()):
             stack.callback(asyncio.ensure_future(endless).cancel)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -378,6 +385,20 @@ class Control:
             except StorageError as exc:
                 log.debug("the store's statistics are as they were", error=str(exc))
             await asyncio.sleep(STATISTICS_INTERVAL_SECONDS)
+
+    async def _prune(self) -> None:
+        """Delete what is older than it is to be kept, now and every few minutes."""
+        while True:
+            now = dt.datetime.now(dt.UTC)
+            retention = Retention.by_age(now, **self.config.recording.ages())
+            try:
+                done = await Pruning(self._store).run(retention, now)
+            except StorageError as exc:
+                log.warning("old records are still there; the next run tries again", error=str(exc))
+            else:
+                if done:
+                    log.info("old records deleted", **dataclasses.asdict(done))
+            await asyncio.sleep(PRUNE_INTERVAL_SECONDS)
 
     async def _watch(self, journal: Path) -> None:
         """Keep run.json, the journal limit and the gauges of control's own state up to date."""

@@ -319,6 +319,17 @@ class RecordingConfig(Section):
     """Whether the folder, repository and branch that a tool works in are kept, where the tool tells them to its model."""
     retention: Duration = "60d"
     """Age at which records are deleted; `0` keeps them."""
+    content_retention: Duration = "0"
+    """Age at which prompts, reasoning, tool arguments and error messages are deleted from records that stay; `0` keeps them as long
+    as the records."""
+    figures_retention: Duration = "400d"
+    """Age at which requests, tokens and cost by day, user, model, provider, client and project are deleted, whose records are gone;
+    `0` keeps them."""
+
+    def ages(self) -> dict[str, float]:
+        """Return the ages at which things are deleted, in seconds: `records`, `content`, `figures`."""
+        kept = (("records", self.retention), ("content", self.content_retention), ("figures", self.figures_retention))
+        return {name: seconds_of(duration) for name, duration in kept}
 
 
 class ClientConfig(Section):

@@ -33,6 +33,7 @@ STATEMENT_TIMEOUT_SECONDS = 60.0
 
 # Pages of 4 KiB after which a commit moves the WAL into the database: 16 MiB, a few batches.
 _WAL_PAGES = 4096
+_PAGE_BYTES = 4096
 
 # Negative is KiB: 32 MiB of pages, so that the indexes of a busy day stay in memory.
 _CACHE_KIB = -32768
@@ -161,7 +162,10 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in (
+        # First, and for a new file: later only VACUUM can do that. It lets the file become smaller in small steps.
+        "auto_vacuum=INCREMENTAL",
         "journal_mode=WAL",
+        f"journal_size_limit={_WAL_PAGES * _PAGE_BYTES}",
         "synchronous=FULL",
         "foreign_keys=ON",
         f"wal_autocheckpoint={_WAL_PAGES}",

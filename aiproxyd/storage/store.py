@@ -5,6 +5,7 @@ anything restarts. A line that the database cannot take is left out, counted and
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -101,7 +102,7 @@ class Store:
         Raises:
             StorageError: It knows what it knew.
         """
-        if self._engine.dialect.name != "sqlite":
+        if not self.is_sqlite:
             return
         with translated():
             async with self._engine.begin() as connection:
@@ -304,6 +305,43 @@ class Store:
                     return await change(connection)
 
         return await self._whole(transact())
+
+    async def write_timed(self, change: Callable[[AsyncConnection], Awaitable[int]]) -> tuple[int, float]:
+        """Return what `change` returns, and for how many seconds it kept others from writing: from when it had SQLite's lock until
+        after the commit.
+
+        Raises:
+            StorageError: Nothing was written.
+        """
+
+        async def transact() -> tuple[int, float]:
+            with translated():
+                async with self._engine.begin() as connection:
+                    began = time.monotonic()
+                    count = await change(connection)
+                return count, time.monotonic() - began
+
+        return await self._whole(transact())
+
+    async def checkpoint(self) -> None:
+        """Let SQLite move what it can from its WAL into the database, so that a file that became smaller is smaller on disk.
+
+        Raises:
+            StorageError: It stays as it is until the next commit.
+        """
+
+        async def move(connection: AsyncConnection) -> None:
+            # Not within a transaction, and without waiting for readers.
+            await connection.exec_driver_sql("COMMIT")
+            await connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+            await connection.exec_driver_sql("BEGIN")
+
+        await self.read(move)
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the database is a file of ours."""
+        return self._engine.dialect.name == "sqlite"
 
     async def _whole[T](self, write: Coroutine[Any, Any, T]) -> T:
         """Return what `write` returns, and do not let it be cut.

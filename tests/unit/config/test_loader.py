@@ -121,7 +121,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
             "recording:\n  1: 2",
             (
                 "/config.yaml, line 2: recording.1: is no setting here; there are content, on_journal_failure, journal_max_bytes, "
-                "max_request_body_bytes, max_response_body_bytes, project, retention"
+                "max_request_body_bytes, max_response_body_bytes, project, retention, content_retention, figures_retention"
             ),
         ),
         (

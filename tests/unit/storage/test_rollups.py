@@ -16,6 +16,8 @@ from aiproxyd.model.outcome import Outcome, UsageSource
 from aiproxyd.model.usage import TokenUsage
 from aiproxyd.pricing import Charge, Cost
 from aiproxyd.storage.listing import count_interceptions
+from aiproxyd.storage.pruning import Pruning
+from aiproxyd.storage.retention import Retention
 from aiproxyd.storage.rollups import DIMENSIONS, FIGURES, TOKENS, id_of, rebuild
 from aiproxyd.storage.selection import Selection
 from aiproxyd.storage.store import Store
@@ -51,13 +53,15 @@ async def rollups_of(connection: AsyncConnection) -> dict[tuple[str, ...], list[
     return found
 
 
-async def sums_of_records(connection: AsyncConnection) -> dict[tuple[str, ...], list[int]]:
-    """Return the same, made from every record one by one."""
+async def sums_of_records(
+    connection: AsyncConnection, before: datetime = datetime.max.replace(tzinfo=UTC)
+) -> dict[tuple[str, ...], list[int]]:
+    """Return the same, made from every record that began before a time, one by one."""
     tokens = defaultdict(list)
     for row in (await connection.execute(select(token_usages))).mappings():
         tokens[row["interception_id"]].append(row)
     found: dict[tuple[str, ...], list[int]] = defaultdict(lambda: [0] * (len(FIGURES) + 1))
-    for row in (await connection.execute(select(interceptions))).mappings():
+    for row in (await connection.execute(select(interceptions).where(interceptions.c.started_at < before))).mappings():
         metadata = row["metadata"]
         project = metadata.get("project", metadata.get("repo", ""))
         names = ("initiator_id", "provider", "provider_name", "model", "client")
@@ -68,6 +72,19 @@ async def sums_of_records(connection: AsyncConnection) -> dict[tuple[str, ...], 
         figures = [1, *(sum(each[name] for each in own) for name in TOKENS), sum(known), len(known), len(costs) - len(known), 1]
         found[key] = [one + other for one, other in zip(found[key], figures, strict=True)]
     return dict(found)
+
+
+async def _older(store: Store, before: datetime) -> dict[tuple[str, ...], list[int]]:
+    return await store.read(lambda connection: sums_of_records(connection, before))
+
+
+def _together(
+    one: dict[tuple[str, ...], list[int]], other: dict[tuple[str, ...], list[int]]
+) -> dict[tuple[str, ...], list[int]]:
+    both = {key: list(values) for key, values in one.items()}
+    for key, values in other.items():
+        both[key] = [a + b for a, b in zip(both.get(key, [0] * len(values)), values, strict=True)]
+    return both
 
 
 # A few of each, so that the same one is met again; ends, reports and beginnings come in any order and more than once.
@@ -108,6 +125,7 @@ _OPERATIONS = st.lists(
         st.tuples(st.just("again"), st.just(None)),
         st.tuples(st.just("reprice"), st.sampled_from([Prices(2), Prices(3, "claude"), Prices(1, "gpt")])),
         st.tuples(st.just("interrupt"), st.just(None)),
+        st.tuples(st.just("prune"), st.sampled_from([START + 1, START + DAY, START + DAY + 59_000])),
     ),
     min_size=1,
     max_size=8,
@@ -123,6 +141,8 @@ async def _run(url: str, operations: list[tuple[str, Any]]) -> None:
         store._seen_users.clear()
         position = 0
         last: list[Observation] = []
+        # Figures of records that were deleted by age; they stay.
+        gone: dict[tuple[str, ...], list[int]] = {}
         for what, argument in operations:
             match what:
                 case "apply":
@@ -134,15 +154,19 @@ async def _run(url: str, operations: list[tuple[str, Any]]) -> None:
                     await store.apply(of_worker("w", *last), {"w-00000001.jsonl": position})
                 case "reprice":
                     await store.reprice(argument, datetime.fromtimestamp(0, UTC), dry_run=False)
+                case "prune":
+                    before = datetime.fromtimestamp(argument, UTC)
+                    gone = _together(gone, {key: [*values[:-1], 0] for key, values in (await _older(store, before)).items()})
+                    await Pruning(store, pause=False).run(Retention(records_before=before), before)
                 case _:
                     await store.end_interrupted("w", START + 4 * DAY)
-            expected = await store.read(sums_of_records)
+            expected = _together(gone, await store.read(sums_of_records))
             assert await store.read(rollups_of) == expected
         total = (await store.read(lambda c: usage_of(c, Selection(), [])))[0]
         assert total["requests"] == sum(values[0] for values in expected.values())
         async with store._engine.begin() as connection:
             await rebuild(connection)
-        assert await store.read(rollups_of) == expected
+        assert await store.read(rollups_of) == await store.read(sums_of_records)
     finally:
         await store.close()
 
