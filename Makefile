@@ -94,6 +94,7 @@ docs: $(VENV)/.run ## Write the generated pages of docs/, examples/config.yaml a
 	$(BIN)/python -m aiproxyd.config.docs
 	$(BIN)/python -m aiproxyd.telemetry.metrics_page > docs/metrics.md
 	$(BIN)/python -m examples.grafana.generate
+	$(BIN)/python docs/reference_pages.py
 
 clean: ## Remove what can be made again.
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov bench-results

@@ -11,6 +11,11 @@ variable "aiproxyd_admin" {
   default     = "http://proxy.internal:8889"
 }
 
+variable "aiproxyd_folder" {
+  description = "Where certificates are kept; the workspace's user may write there."
+  default     = "/var/tmp/aiproxyd"
+}
+
 data "coder_parameter" "aiproxyd_token" {
   name         = "aiproxyd_token"
   display_name = "aiproxyd token"
@@ -22,8 +27,8 @@ data "coder_workspace_owner" "me" {}
 
 locals {
   aiproxyd_url    = "http://${data.coder_workspace_owner.me.name}:${data.coder_parameter.aiproxyd_token.value}@${var.aiproxyd_proxy}"
-  aiproxyd_ca     = "/home/coder/.config/aiproxyd/ca-cert.pem"
-  aiproxyd_bundle = "/home/coder/.config/aiproxyd/ca-bundle.pem"
+  aiproxyd_ca     = "${var.aiproxyd_folder}/ca-cert.pem"
+  aiproxyd_bundle = "${var.aiproxyd_folder}/ca-bundle.pem"
   # Coder's own server is reached straight.
   aiproxyd_no_proxy = "localhost,127.0.0.1,::1,coder.internal"
 }
@@ -64,7 +69,7 @@ resource "coder_script" "aiproxyd_ca" {
   script             = <<-EOT
     #!/bin/sh
     set -eu
-    folder=$HOME/.config/aiproxyd
+    folder=${var.aiproxyd_folder}
     mkdir -p "$folder"
     env -u CURL_CA_BUNDLE -u SSL_CERT_FILE curl -fsS --noproxy '*' -o "$folder/ca-cert.pem" "${var.aiproxyd_admin}/ca-cert.pem"
     cat /etc/ssl/certs/ca-certificates.crt "$folder/ca-cert.pem" > "$folder/ca-bundle.pem"

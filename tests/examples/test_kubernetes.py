@@ -1,5 +1,6 @@
 """examples/kubernetes: by the schemas of Kubernetes, built by kustomize, and each name that one part gives to another."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -51,15 +52,24 @@ def test_a_mistake_would_be_found() -> None:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with the files that the documentation says to make, made as it says."""
-    folder = tmp_path_factory.mktemp("kubernetes") / "examples"
+    checkout = tmp_path_factory.mktemp("checkout")
+    folder = checkout / "examples" / "kubernetes"
     shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("ca", "tokens.env"))
-    state = folder.parent / "state"
-    environ = plain_environment(AIPROXYD_DATA_DIR=str(state))
-    subprocess.run([sys.executable, "-m", "aiproxyd", "ca", "init"], cwd=ROOT, env=environ, check=True, capture_output=True)
-    (folder / "ca").mkdir()
-    for name in ("ca-cert.pem", "ca-key.pem"):
-        shutil.copy(state / "ca" / name, folder / "ca" / name)
-    (folder / "tokens.env").write_text("AIPROXYD_ADMIN__TOKEN=one\nAIPROXYD_METRICS__TOKEN=two\n")
+    section = (ROOT / "docs" / "deployment.md").read_text().partition("## Kubernetes\n")[2]
+    block = section.partition("```sh\n")[2].partition("```")[0]
+    commands = [line for line in block.splitlines() if not line.startswith("kubectl")]
+    assert len(commands) == 4
+    environ = plain_environment(PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}", PYTHONPATH=str(ROOT))
+    done = subprocess.run(
+        ["bash", "-euc", "\n".join(commands)],
+        cwd=checkout,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
     return folder
 
 
