@@ -6,8 +6,6 @@ next control process.
 
 import asyncio
 import contextlib
-import dataclasses
-import datetime as dt
 import fcntl
 import gc
 import json
@@ -34,14 +32,13 @@ from aiproxyd.classify import Provider, ProviderStatus, ProviderTable
 from aiproxyd.config.keys import problems_of, read_keys, upstream_rules
 from aiproxyd.config.providers import provider_table
 from aiproxyd.config.schema import AuthMode, Config, keeping_restart_fields, restart_fields_changed
-from aiproxyd.exceptions import AiproxydError, StorageError
+from aiproxyd.exceptions import AiproxydError
 from aiproxyd.fold import Fold, LiveSink
+from aiproxyd.housekeeping import keep_statistics, prune
 from aiproxyd.identity.users import Identity, ensure_first_user
 from aiproxyd.journal.segments import has_live_worker, journal_bytes
 from aiproxyd.model.credential import ProviderKeys
 from aiproxyd.reloader import Reloader
-from aiproxyd.storage.pruning import Pruning
-from aiproxyd.storage.retention import Retention
 from aiproxyd.storage.store import Store
 from aiproxyd.supervisor import Supervisor
 from aiproxyd.telemetry.exposed import LabelledRegistry
@@ -64,12 +61,6 @@ LISTEN_BACKLOG = 4096
 
 # How often the journal's size and the store's health are looked at.
 WATCH_INTERVAL_SECONDS = 1.0
-
-# How often the store learns how it is filled; what is asked of it changes slower.
-STATISTICS_INTERVAL_SECONDS = 3600.0
-
-# How often old records are looked for.
-PRUNE_INTERVAL_SECONDS = 600.0
 
 # After the workers are gone, how long the store may take to catch up before the rest waits for the next start.
 CATCH_UP_SECONDS = 20.0
@@ -204,7 +195,8 @@ class Control:
         stack.push_async_callback(self._finish)
         self._fold.start()
         await self._supervisor.start(config.workers or len(os.sched_getaffinity(0)))
-        for endless in (self._watch(journal), self._keep_statistics(), self._prune(), self._reloader.watch()):
+        kept = (keep_statistics(self._store), prune(self._store, self._ages))
+        for endless in (self._watch(journal), self._reloader.watch(), *kept):
             stack.callback(asyncio.ensure_future(endless).cancel)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -377,28 +369,9 @@ class Control:
 
     _journal_exceeded = False
 
-    async def _keep_statistics(self) -> None:
-        """Let the store know how it is filled, now and then."""
-        while True:
-            try:
-                await self._store.refresh_statistics()
-            except StorageError as exc:
-                log.debug("the store's statistics are as they were", error=str(exc))
-            await asyncio.sleep(STATISTICS_INTERVAL_SECONDS)
-
-    async def _prune(self) -> None:
-        """Delete what is older than it is to be kept, now and every few minutes."""
-        while True:
-            now = dt.datetime.now(dt.UTC)
-            retention = Retention.by_age(now, **self.config.recording.ages())
-            try:
-                done = await Pruning(self._store).run(retention, now)
-            except StorageError as exc:
-                log.warning("old records are still there; the next run tries again", error=str(exc))
-            else:
-                if done:
-                    log.info("old records deleted", **dataclasses.asdict(done))
-            await asyncio.sleep(PRUNE_INTERVAL_SECONDS)
+    def _ages(self) -> dict[str, float]:
+        # Of the configuration as it is then: a reload puts another one in its place.
+        return self.config.recording.ages()
 
     async def _watch(self, journal: Path) -> None:
         """Keep run.json, the journal limit and the gauges of control's own state up to date."""
