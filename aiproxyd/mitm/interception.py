@@ -60,6 +60,7 @@ class Interception:
         "_first_output_at",
         "_has_progressed",
         "_head",
+        "_held_seconds",
         "_is_described",
         "_is_ended",
         "_is_streamed",
@@ -74,6 +75,7 @@ class Interception:
         "_settings",
         "_started_at",
         "_status_code",
+        "_tap_seconds",
         "client",
         "id",
     )
@@ -119,6 +121,8 @@ class Interception:
         self._key_hint = ""
         """Of the key of ours that was used last, where it is another one than at first."""
         self._remark = ""
+        self._held_seconds: float | None = None
+        self._tap_seconds = 0.0
         headers = head.headers
         self._sensitive = sensitive_values(head)
         """What a provider's error must not be recorded with, should it repeat it."""
@@ -156,6 +160,10 @@ class Interception:
         """Take in the next bytes of the request's body, content-coded."""
         self._request.feed(data)
 
+    def held(self, seconds: float) -> None:
+        """Take note of how long first bytes were held before they were forwarded."""
+        self._held_seconds = (self._held_seconds or 0.0) + seconds
+
     @property
     def request_model(self) -> str:
         """The model that the request names; empty until it is described."""
@@ -188,8 +196,10 @@ class Interception:
     def request_end(self) -> None:
         """Take note that the request's body is whole, and describe it."""
         assert self._head is not None
+        began = self._reporter.monotonic()
         self._request.close(self._api, self._head, self.client, self._settings)
         self._describe()
+        self._tap_seconds += self._reporter.monotonic() - began
 
     def response_head(self, head: ResponseHead) -> None:
         """Take note of the response's status, and choose how its body is read."""
@@ -220,6 +230,7 @@ class Interception:
         self._response_bytes += len(data)
         if not self._wants_response():
             return
+        began = self._reporter.monotonic()
         try:
             if self._decoder is None:
                 self._read(data)
@@ -230,6 +241,7 @@ class Interception:
                         break
         except WireError as exc:
             self._give_up_response(exc)
+        self._tap_seconds += self._reporter.monotonic() - began
 
     def end(self, aborted_by: AbortedBy | None, detail: str, status_code: int) -> None:
         """Tell the end: of a whole response, or of one that was aborted.
@@ -243,6 +255,7 @@ class Interception:
             what = "the request was aborted" if aborted_by is not None else "the response ended"
             self._request.give_up(self._request.anomaly or f"{what} before the request's body was whole")
             self._describe()
+        began = self._reporter.monotonic()
         self._take_postponed_failure()
         is_cut = False
         if aborted_by is None and not self._failure:
@@ -250,6 +263,7 @@ class Interception:
             is_cut = bool(self._failure)
         assembly = self._assembly
         self._tell_finished(assembly.finish())
+        self._tap_seconds += self._reporter.monotonic() - began
         error = self._provider_error()
         outcome = outcome_of(
             assembly,
@@ -454,6 +468,8 @@ class Interception:
                 first_byte_seconds=self._since_start(self._first_byte_at),
                 first_output_seconds=self._since_start(self._first_output_at),
                 duration_seconds=round(reporter.monotonic() - self._started_at, 6),
+                held_seconds=None if self._held_seconds is None else round(self._held_seconds, 6),
+                tap_seconds=round(self._tap_seconds, 6),
                 output_characters=assembly.output_characters,
                 metadata=metadata,
                 credential_hint=self._key_hint,

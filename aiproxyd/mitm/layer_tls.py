@@ -13,7 +13,7 @@ Fails closed: verification of a provider's certificate cannot be turned off, and
 import ipaddress
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import certifi
 import msgspec
@@ -26,7 +26,7 @@ from OpenSSL import SSL, crypto
 
 from aiproxyd.mitm.report import Reporter
 from aiproxyd.mitm.tls import Leaves
-from aiproxyd.model.observation import ClientTlsFailed, UpstreamTlsFailed
+from aiproxyd.model.observation import ClientTlsFailed, ConnectionSecured, UpstreamTlsFailed
 
 # A context is about 60 KiB; some tens of hosts are decrypted, patterns may match more.
 MAX_CLIENT_CONTEXTS = 256
@@ -75,6 +75,16 @@ class LayerTlsSettings(msgspec.Struct, frozen=True):
     """PEM of further roots."""
 
 
+class _Watched(NamedTuple):
+    """A client connection that is decrypted."""
+
+    host: str
+    """Of its CONNECT."""
+    provider: str
+    since: float
+    """By the clock of durations."""
+
+
 class LayerTls:
     """Gives mitmproxy's TLS layers their OpenSSL connections, and tells of failed handshakes."""
 
@@ -83,7 +93,7 @@ class LayerTls:
     def __init__(self, leaves: Leaves, settings: LayerTlsSettings, reporter: Reporter) -> None:
         self.late: set[str] = set()
         """Ids of connections whose handshake was ended because it took too long."""
-        self._watched: dict[str, tuple[str, str]] = {}
+        self._watched: dict[str, _Watched] = {}
         self._leaves = leaves
         self._settings = settings
         self._reporter = reporter
@@ -100,7 +110,7 @@ class LayerTls:
             host: What its CONNECT named: the name of our leaf and of the provider's certificate, whatever the SNI.
             provider: Name of the provider, for observations.
         """
-        self._watched[client_id] = (host, provider)
+        self._watched[client_id] = _Watched(host, provider, self._reporter.monotonic())
 
     def forget(self, client_id: str) -> None:
         """Drop what is known of a client connection."""
@@ -121,7 +131,7 @@ class LayerTls:
         watched = self._watched.get(data.context.client.id)
         if data.ssl_conn is not None or watched is None:
             return
-        connection = SSL.Connection(self._client_context(watched[0]), None)
+        connection = SSL.Connection(self._client_context(watched.host), None)
         connection.set_app_data(data.context.server.alpn)
         connection.set_accept_state()
         data.ssl_conn = connection
@@ -133,13 +143,13 @@ class LayerTls:
         if data.ssl_conn is not None or watched is None or data.conn.address is None:
             return
         connection = SSL.Connection(self._upstream_context(), None)
-        data.conn.sni = watched[0]
-        _expect_host(connection, watched[0])
+        data.conn.sni = watched.host
+        _expect_host(connection, watched.host)
         offers_http2 = self._settings.http2 and _HTTP2 in data.context.client.alpn_offers
         data.conn.alpn_offers = [_HTTP2, _HTTP1] if offers_http2 else [_HTTP1]
         connection.set_alpn_protos(list(data.conn.alpn_offers))
         connection.set_connect_state()
-        session = self._sessions.get((watched[0], data.conn.address[1], offers_http2))
+        session = self._sessions.get((watched.host, data.conn.address[1], offers_http2))
         if session is not None:
             connection.set_session(session)
         data.ssl_conn = connection
@@ -164,6 +174,18 @@ class LayerTls:
             if len(self._sessions) > MAX_SESSIONS:
                 self._sessions.popitem(last=False)
 
+    def tls_established_client(self, data: TlsData) -> None:
+        """Tell that both sides speak TLS; the provider's handshake was first."""
+        watched = self._watched.get(data.context.client.id)
+        if watched is not None and data.context.server.tls_established:
+            self._reporter.tell(
+                ConnectionSecured(
+                    at=self._reporter.now(),
+                    provider=watched.provider,
+                    seconds=round(self._reporter.monotonic() - watched.since, 6),
+                )
+            )
+
     def tls_failed_client(self, data: TlsData) -> None:
         """Tell that a client did not complete TLS with us."""
         watched = self._watched.get(data.context.client.id)
@@ -173,7 +195,7 @@ class LayerTls:
         self._reporter.tell(
             ClientTlsFailed(
                 at=self._reporter.now(),
-                host=watched[0],
+                host=watched.host,
                 reason=reason,
                 detail=(data.conn.error or "")[:MAX_DETAIL_CHARACTERS],
             )
@@ -187,8 +209,8 @@ class LayerTls:
         self._reporter.tell(
             UpstreamTlsFailed(
                 at=self._reporter.now(),
-                host=watched[0],
-                provider=watched[1],
+                host=watched.host,
+                provider=watched.provider,
                 reason="timeout" if data.conn.id in self.late else _reason(data.conn.error, _UPSTREAM_REASONS),
                 detail=(data.conn.error or "")[:MAX_DETAIL_CHARACTERS],
             )

@@ -31,7 +31,7 @@ from aiproxyd.mitm.report import Reporter
 from aiproxyd.mitm.stream import Stream
 from aiproxyd.mitm.tls import UpstreamTls, client_failure, upstream_failure
 from aiproxyd.model.head import RequestHead, ResponseHead
-from aiproxyd.model.observation import ClientTlsFailed, UnknownEventsSeen, UpstreamTlsFailed
+from aiproxyd.model.observation import ClientTlsFailed, ConnectionSecured, UnknownEventsSeen, UpstreamTlsFailed
 from aiproxyd.wire.http1 import Data, End, Head, Opaque, RequestFollower, ResponseFollower
 from aiproxyd.wire.http1_head import has_proxy_fields, plain_answer, without_fields, without_proxy_fields
 
@@ -75,6 +75,7 @@ class RequestTap(Protocol):
     def response_head(self, head: ResponseHead) -> None: ...
     def response_data(self, data: bytes) -> None: ...
     def response_end(self) -> None: ...
+    def held(self, seconds: float) -> None: ...
     def abort(self, by: AbortedBy, detail: str = "", *, status_code: int = 0) -> None: ...
     def lose_sight(self, anomaly: str) -> None: ...
     @property
@@ -125,6 +126,10 @@ class Relay(Pair):
         """The request whose body is not whole."""
         self._upgraded: RequestTap | None = None
         """Who looks at what follows a 101, if anybody does."""
+        self._is_answer_due = False
+        """Whether a request left since the last bytes came from the provider."""
+        self._began_at = 0.0
+        """When TLS began, by the clock of durations."""
         self._is_opaque = False
         self._is_draining = False
         self._is_client_secure = False
@@ -144,6 +149,7 @@ class Relay(Pair):
     def secure(self, client_context: ssl.SSLContext, upstream_tls: UpstreamTls) -> None:
         """Begin TLS on both sides at once, and relay when both are done."""
         host = self._connection.authority.host
+        self._began_at = self._reporter.monotonic()
         self._upstream_tls = upstream_tls
         self._client_deadline = self._deadlines.start(self._settings.client_tls_timeout_seconds, self._client_too_slow)
         self._upstream_deadline = self._deadlines.start(self._settings.upstream_tls_timeout_seconds, self._upstream_too_slow)
@@ -219,6 +225,14 @@ class Relay(Pair):
 
     def _start_if_secure(self) -> None:
         if self._is_client_secure and (self._is_upstream_secure or self._refusal):
+            if not self._refusal:
+                self._reporter.tell(
+                    ConnectionSecured(
+                        at=self._reporter.now(),
+                        provider=self._connection.provider.name,
+                        seconds=round(self._reporter.monotonic() - self._began_at, 6),
+                    )
+                )
             self.start()
             if self._is_draining:
                 self._leave_if_drained()
@@ -247,6 +261,7 @@ class Relay(Pair):
                     tap = self._tap.open(self._connection, piece.head)
                     self._open.append(tap)
                     self._responses.expect(piece.head)
+                    self._is_answer_due = True
                     raw.append(self._outgoing(piece))
                 case Data():
                     raw.append(piece.raw)
@@ -319,7 +334,14 @@ class Relay(Pair):
     # From the provider
 
     def _from_upstream(self, data: bytes) -> None:
-        self._forward(data, self.client)
+        if self._is_answer_due:
+            self._is_answer_due = False
+            came_at = self._reporter.monotonic()
+            self._forward(data, self.client)
+            if self._open:
+                self._open[0].held(self._reporter.monotonic() - came_at)
+        else:
+            self._forward(data, self.client)
         if not self._is_session_kept:
             self._is_session_kept = True
             if self._upstream_tls is not None and isinstance(self.upstream.socket, ssl.SSLSocket):

@@ -47,6 +47,8 @@ class _Observer(Protocol):
 
     def response_data(self, data: bytes) -> None: ...
 
+    def held(self, seconds: float) -> None: ...
+
     def end(self, aborted_by: AbortedBy | None, detail: str, status_code: int) -> None: ...
 
     def end_unread(self, anomaly: str, aborted_by: AbortedBy | None, status_code: int) -> None: ...
@@ -99,6 +101,11 @@ class RequestTap:
         self._upgrade = upgrade
         self._upgraded: WebSocketObserver | None = None
         self._key_hint = ""
+
+    def held(self, seconds: float) -> None:
+        """Take note of how long the request's or the response's first bytes were held before they were forwarded."""
+        if self._observer is not None:
+            self._observer.held(seconds)
 
     @property
     def is_over(self) -> bool:
@@ -286,6 +293,9 @@ class _Passthrough:
     def response_data(self, data: bytes) -> None:
         pass
 
+    def held(self, seconds: float) -> None:
+        pass
+
     @property
     def request_model(self) -> str:
         return ""
@@ -330,16 +340,18 @@ class Tap:
         What it tells is on disk when it returns. An endpoint whose API nobody reads is a passthrough.
         """
         endpoint = PASSTHROUGH
+        began = self._reporter.monotonic()
         try:
             endpoint = find_endpoint(connection.provider, head.method, head.path)
             api = self._apis.get(endpoint.api)
             if api is None:
                 observer = _Passthrough(self._reporter, connection, head, endpoint)
                 return RequestTap(endpoint, observer, self._upgrade_of(connection, head, endpoint))
-            return RequestTap(
-                endpoint,
-                Interception(self._reporter, self.settings, api=api, connection=connection, head=head, endpoint=endpoint),
+            interception = Interception(
+                self._reporter, self.settings, api=api, connection=connection, head=head, endpoint=endpoint
             )
+            interception.held(self._reporter.monotonic() - began)
+            return RequestTap(endpoint, interception)
         except Exception as exc:
             _log.error("the tap failed; the request is forwarded unobserved", error=_place_of(exc))
             return RequestTap(endpoint, None)

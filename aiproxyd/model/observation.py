@@ -57,6 +57,14 @@ class TunnelClosed(_Observation, frozen=True, omit_defaults=True, kw_only=True, 
     duration_seconds: float = 0.0
 
 
+class ConnectionSecured(_Observation, frozen=True, omit_defaults=True, kw_only=True, tag="connection_secured"):
+    """TLS stands on both sides of a connection that is decrypted."""
+
+    provider: str
+    seconds: float
+    """From the answer to the CONNECT until both handshakes were done, which run at the same time. The client's own delay counts."""
+
+
 class ClientTlsFailed(_Observation, frozen=True, omit_defaults=True, kw_only=True, tag="client_tls_failed"):
     """A client did not complete TLS with us, most often because it does not trust our CA."""
 
@@ -204,6 +212,12 @@ class InterceptionEnded(_Observation, frozen=True, omit_defaults=True, kw_only=T
     first_output_seconds: float | None = None
     """From the request head to the first text, reasoning or tool call of a streamed response."""
     duration_seconds: float = 0.0
+    held_seconds: float | None = None
+    """How long this proxy held the first bytes: of the request, from its head until it may leave for the provider (its record is on
+    disk by then), and of the response, from when they were read until they were written to the client. The relay tells both,
+    mitmproxy's layers the request's alone."""
+    tap_seconds: float | None = None
+    """Time spent on reading along, all of it after the bytes had been forwarded: decoding, parsing, assembling."""
     output_characters: int = 0
     credential_hint: str = ""
     """Of the key that was used in the end, where it is one of the provider entry; empty leaves that of the start."""
@@ -280,6 +294,7 @@ Observation = (
     WorkerStarted
     | ConnectDecided
     | TunnelClosed
+    | ConnectionSecured
     | ClientTlsFailed
     | UpstreamTlsFailed
     | PassthroughStarted

@@ -24,6 +24,7 @@ from aiproxyd.model.observation import (
     BreakerRejected,
     ClientTlsFailed,
     ConnectDecided,
+    ConnectionSecured,
     InterceptionDescribed,
     InterceptionEnded,
     InterceptionStarted,
@@ -52,7 +53,7 @@ from aiproxyd.telemetry.exchange import Dialect, Exchange, exemplar_of
 from aiproxyd.telemetry.exposed import LegacyNames, collectors_of
 from aiproxyd.telemetry.families import Admission, Children, label_text
 from aiproxyd.telemetry.gen_ai import GenAiMetrics
-from aiproxyd.telemetry.own import MAX_REASONS, MAX_TLS_HOSTS, MAX_UNKNOWN_EVENTS, OwnMetrics
+from aiproxyd.telemetry.own import MAX_REASONS, MAX_TLS_HOSTS, MAX_UNKNOWN_EVENTS, OverheadPart, OwnMetrics
 from aiproxyd.telemetry.series import CombinationSeries, ProviderSeries, SeriesTable, method_label
 from aiproxyd.telemetry.settings import MetricsSettings
 from aiproxyd.telemetry.token_types import token_amounts
@@ -111,7 +112,6 @@ class MetricsSink:
         self._dialects = _dialects(registry, settings)
         if "coder_legacy" in settings.dialects:
             registry.register(LegacyNames(collectors_of(coder)))
-        self._overhead = Children(own.overhead.labels).of
         self._workers: dict[str, _Worker] = {}
         self.upstreams = upstreams = UpstreamSeries(coder)
         """What is counted of keys and circuit breakers."""
@@ -130,6 +130,7 @@ class MetricsSink:
         self._handlers: dict[type, Callable[[_Worker, Any], None]] = {
             ConnectDecided: self._connect_decided,
             TunnelClosed: self._tunnel_closed,
+            ConnectionSecured: self._connection_secured,
             ClientTlsFailed: self._client_tls_failed,
             UpstreamTlsFailed: self._upstream_tls_failed,
             PassthroughStarted: self._passthrough_started,
@@ -194,10 +195,10 @@ class MetricsSink:
     def _connect_decided(self, _worker: _Worker, decided: ConnectDecided) -> None:
         own = self._own
         own.connect_decide.observe(decided.decide_seconds)
-        self._overhead("auth").observe(decided.decide_seconds)
+        own.overhead[OverheadPart.AUTH].observe(decided.decide_seconds)
         if decided.dial_seconds:
             own.upstream_connect.observe(decided.dial_seconds)
-            self._overhead("upstream_connect").observe(decided.dial_seconds)
+            own.overhead[OverheadPart.UPSTREAM_CONNECT].observe(decided.dial_seconds)
         connected = decided.status_code == 200
         if decided.action is Action.TUNNEL:
             # Coder counts a tunnel before it is dialled.
@@ -213,6 +214,9 @@ class MetricsSink:
         own.tunnel_bytes.labels("upstream").inc(max(0, closed.bytes_to_upstream))
         own.tunnel_bytes.labels("client").inc(max(0, closed.bytes_to_client))
         own.tunnel_duration.observe(closed.duration_seconds)
+
+    def _connection_secured(self, _worker: _Worker, secured: ConnectionSecured) -> None:
+        self._own.overhead[OverheadPart.TLS].observe(secured.seconds)
 
     def _client_tls_failed(self, _worker: _Worker, failed: ClientTlsFailed) -> None:
         host = self._client_tls_hosts.admit(failed.host)
@@ -326,6 +330,11 @@ class MetricsSink:
         provider.source(ended.usage_source).inc()
         provider.request_body.observe(ended.request_bytes)
         provider.response_body.observe(ended.response_bytes)
+        overhead = self._own.overhead
+        if ended.held_seconds is not None:
+            overhead[OverheadPart.FIRST_BYTE].observe(ended.held_seconds)
+        if ended.tap_seconds is not None:
+            overhead[OverheadPart.TAP].observe(ended.tap_seconds)
         if ended.first_byte_seconds is not None:
             provider.first_byte.observe(ended.first_byte_seconds)
         if ended.first_output_seconds is not None:

@@ -3,6 +3,8 @@
 They stand under the same prefixes, so that one dashboard finds them. Worst cases as in `coder`.
 """
 
+import enum
+
 from prometheus_client import CollectorRegistry
 
 from aiproxyd.model.outcome import ErrorType, Outcome, UsageSource
@@ -20,7 +22,7 @@ _REASONS = (MAX_REASONS + 1, "reasons")
 
 # A proxy's own work is fractions of a millisecond to milliseconds; a connection across the world is a few hundred.
 _CONNECT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-_OVERHEAD_BUCKETS = (0.0001, 0.00025, 0.0005, *_CONNECT_BUCKETS)
+_OVERHEAD_BUCKETS = (0.00005, 0.0001, 0.00025, 0.0005, *_CONNECT_BUCKETS)
 # A small model answers in 0.2 s, a reasoning one may be silent for minutes.
 _FIRST_OUTPUT_BUCKETS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300)
 # 1 kB to 100 MB: one prompt to a whole repository with pictures.
@@ -28,6 +30,17 @@ _BETWEEN_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 
 _BODY_BUCKETS = (1e3, 1e4, 1e5, 1e6, 1e7, 1e8)
 _TUNNEL_BUCKETS = (0.1, 1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600)
 _STORE_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30)
+
+
+class OverheadPart(enum.StrEnum):
+    """What the proxy's own time is spent on."""
+
+    AUTH = "auth"
+    UPSTREAM_CONNECT = "upstream_connect"
+    TLS = "tls"
+    FIRST_BYTE = "first_byte"
+    TAP = "tap"
+
 
 OUTCOMES = counter(
     GATEWAY + "accounting_outcomes_total",
@@ -143,10 +156,11 @@ UPSTREAM_CONNECT = histogram(
 )
 OVERHEAD = histogram(
     PROXY + "overhead_seconds",
-    "Seconds by part of what a request waits for besides the model: auth (the verdict on its CONNECT), upstream_connect (to resolve "
-    "and connect), tls (both handshakes), tap (reading along with one request and its response).",
+    "Seconds of the proxy's own work by part. Of a CONNECT: auth (until its verdict), upstream_connect (to resolve and connect), tls "
+    "(from the 200 until both handshakes are done, the client's delay included). Of an intercepted request: first_byte (how long the "
+    "first bytes of request and response were held), tap (reading along, after the bytes have been forwarded).",
     ("part",),
-    ((4, "parts"),),
+    ((len(OverheadPart), "parts"),),
     buckets=_OVERHEAD_BUCKETS,
 )
 CLIENT_TLS_FAILURES = counter(
@@ -256,7 +270,8 @@ class OwnMetrics:
         self.between_tokens = BETWEEN_TOKENS.histogram(registry)
         self.cost = COST.counter(registry)
         self.unpriced = UNPRICED.counter(registry)
-        self.overhead = OVERHEAD.histogram(registry)
+        overhead = OVERHEAD.histogram(registry)
+        self.overhead = {part: overhead.labels(part) for part in OverheadPart}
         self.request_body = REQUEST_BODY.histogram(registry)
         self.response_body = RESPONSE_BODY.histogram(registry)
         self.orphaned = ORPHANED.counter(registry)

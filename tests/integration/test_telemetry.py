@@ -87,3 +87,14 @@ def test_an_exemplar_leads_to_the_record(own_daemon: DaemonMaker, model: str) ->
     with urllib.request.urlopen(request, timeout=30) as answer:
         text = answer.read().decode()
     assert f'# {{interception_id="{record["id"]}"}}' in text
+
+
+def test_every_part_of_the_overhead_is_measured_by_each_engine(daemon: Daemon, model: str) -> None:
+    name = "coder_ai_gateway_proxy_overhead_seconds"
+    before = daemon.metrics()
+    assert _ask(daemon, model).status_code == 200
+    daemon.wait_for_metric(1, "coder_ai_gateway_interceptions_total", model=model)
+    after = daemon.metrics()
+    for part in ("auth", "upstream_connect", "tls", "first_byte", "tap"):
+        assert after.total(f"{name}_count", part=part) == before.total(f"{name}_count", part=part) + 1, part
+        assert after.total(f"{name}_sum", part=part) > before.total(f"{name}_sum", part=part), part

@@ -94,6 +94,10 @@ class SeenRequest:
         self.status_code = 0
         self.carried_as: tuple[int, str, str] | None = None
         self.key_hint: str | None = None
+        self.held_seconds: list[float] = []
+
+    def held(self, seconds: float) -> None:
+        self.held_seconds.append(seconds)
 
     def _note(self, call: str) -> None:
         if not self.calls or self.calls[-1] != call:

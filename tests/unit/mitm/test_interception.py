@@ -207,6 +207,8 @@ def test_a_document_is_told_in_three_observations() -> None:
             first_byte_seconds=3.0,
             first_output_seconds=None,
             duration_seconds=7.0,
+            held_seconds=0.0,
+            tap_seconds=0.0,
             output_characters=20,
             metadata=story.ended.metadata,
         ),
@@ -767,3 +769,28 @@ def test_an_array_that_answers_a_streaming_request_is_a_stream(is_cut: bool) -> 
     assert story.ended.outcome is (Outcome.UPSTREAM_ABORTED if is_cut else Outcome.COMPLETED)
     assert story.ended.first_output_seconds == 1
     assert story.ended.usage.input_tokens == 7
+
+
+class TickingReporter(SteppedReporter):
+    """A reporter whose clock of durations goes on by a second whenever somebody looks."""
+
+    def monotonic(self) -> float:
+        self.seconds += 1
+        return self.seconds
+
+
+def test_the_time_that_is_spent_on_a_request_is_told_apart() -> None:
+    journal = KeptJournal()
+    request = Tap(TickingReporter(journal), TapSettings()).open(CHAT, RequestHead("POST", "/v1/chat/completions", Headers(())))
+    request.request_data(CHAT_REQUEST)
+    request.request_end()
+    request.response_head(head())
+    request.held(10.0)
+    request.response_data(CHAT_RESPONSE)
+    request.response_end()
+    ended = journal.observations[-1]
+    assert isinstance(ended, InterceptionEnded)
+    # From the tap's call to the record's being on disk somebody looked at the clock once, when the interception began.
+    assert ended.held_seconds == 2.0 + 10.0
+    # A second each: the request's body, the response's only piece, its end.
+    assert ended.tap_seconds == 3.0

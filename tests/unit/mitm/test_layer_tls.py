@@ -14,7 +14,7 @@ from aiproxyd.ca.leaves import LeafStore
 from aiproxyd.mitm import layer_tls
 from aiproxyd.mitm.layer_tls import MAX_DETAIL_CHARACTERS, LayerTls, LayerTlsSettings
 from aiproxyd.mitm.report import Reporter
-from aiproxyd.model.observation import ClientTlsFailed, UpstreamTlsFailed
+from aiproxyd.model.observation import ClientTlsFailed, ConnectionSecured, UpstreamTlsFailed
 from tests.unit.mitm.rig import HOST, ListJournal, own_ca
 
 
@@ -171,6 +171,18 @@ def test_a_provider_that_fails_is_told_of_with_a_bounded_word(tls, context, jour
     assert (failed.host, failed.provider, failed.reason) == (HOST, "openai", reason)
 
 
+def test_both_handshakes_done_are_told_with_their_time(tls, context, journal):
+    tls.watch(context.client.id, HOST, "openai")
+    # The provider failed, and the client is about to hear of it.
+    tls.tls_established_client(client_side(context))
+    assert journal.observations == []
+    context.server.timestamp_tls_setup = 1.0
+    tls.tls_established_client(client_side(context))
+    (secured,) = journal.all(ConnectionSecured)
+    assert secured.provider == "openai"
+    assert 0 <= secured.seconds < 60
+
+
 def test_a_handshake_that_was_ended_for_its_time_says_so_once(tls, context, journal):
     tls.watch(context.client.id, HOST, "openai")
     tls.late |= {context.client.id, context.server.id}
@@ -192,6 +204,8 @@ def test_what_is_told_is_bounded(tls, context, journal):
 def test_connections_of_others_are_not_told_of(tls, context, journal):
     tls.tls_failed_client(client_side(context))
     tls.tls_failed_server(server_side(context))
+    context.server.timestamp_tls_setup = 1.0
+    tls.tls_established_client(client_side(context))
     assert journal.observations == []
 
 

@@ -15,7 +15,7 @@ from aiproxyd.mitm.front import FrontSettings
 from aiproxyd.mitm.relay import MAX_PIPELINED, Relay, RelaySettings
 from aiproxyd.mitm.report import Reporter
 from aiproxyd.model.authority import Authority
-from aiproxyd.model.observation import ClientTlsFailed, ConnectDecided, UnknownEventsSeen, UpstreamTlsFailed
+from aiproxyd.model.observation import ClientTlsFailed, ConnectDecided, ConnectionSecured, UnknownEventsSeen, UpstreamTlsFailed
 from aiproxyd.model.principal import ANONYMOUS
 from tests.unit.mitm.stage import PROVIDER_HOST, Memory, SeeingTap, answer_all, read_response, reset, stage, until
 from tests.unit.wire import http1_conversations
@@ -52,6 +52,28 @@ async def test_the_tap_sees_a_request_before_its_first_byte_leaves(tmp_path):
         assert await read_response(reader) == b"HTTP/1.1 204 No Content\r\n\r\n"
         assert order == [("GET", [])]
         assert arrived == [GET]
+        writer.close()
+
+
+async def test_the_time_of_tls_and_of_a_held_first_byte_is_told_once(tmp_path):
+    async def upstream(reader, writer):
+        for _ in range(2):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n")
+            await writer.drain()
+            writer.write(b"body")
+        await reader.read()
+
+    async with stage(tmp_path, upstream) as s:
+        reader, writer = await s.decrypt()
+        for _ in range(2):
+            writer.write(GET)
+            await read_response(reader)
+        (secured,) = s.memory.of(ConnectionSecured)
+        assert secured.provider == "anthropic"
+        assert 0 < secured.seconds < 60
+        assert [len(request.held_seconds) for request in s.tap.requests] == [1, 1]
+        assert all(0 < request.held_seconds[0] < 60 for request in s.tap.requests)
         writer.close()
 
 

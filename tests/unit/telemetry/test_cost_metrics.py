@@ -3,9 +3,10 @@
 import pytest
 
 from aiproxyd.model.billing import Billing
-from aiproxyd.model.observation import ConnectDecided, ResponseProgressed
+from aiproxyd.model.observation import ConnectDecided, ConnectionSecured, ResponseProgressed
 from aiproxyd.model.usage import TokenUsage
 from aiproxyd.model.verdict import Action
+from aiproxyd.telemetry.own import OverheadPart
 from tests.unit.telemetry.observed import USER, Scrape, described, ended, started
 
 COST = "coder_ai_gateway_cost_usd_total"
@@ -53,10 +54,20 @@ def test_the_time_between_tokens_is_told_where_it_can_be(more: dict, is_told: bo
 
 def test_overhead_is_split_by_part() -> None:
     scrape = Scrape().observe(
-        ConnectDecided(at=1, action=Action.DECRYPT, reason="provider", status_code=200, decide_seconds=0.5, dial_seconds=2)
+        ConnectDecided(at=1, action=Action.DECRYPT, reason="provider", status_code=200, decide_seconds=0.5, dial_seconds=2),
+        ConnectionSecured(at=1, provider="p", seconds=3),
+        started(),
+        described(),
+        ended(held_seconds=4.0, tap_seconds=5.0),
     )
-    assert scrape.value("coder_ai_gateway_proxy_overhead_seconds_sum", part="auth") == 0.5
-    assert scrape.value("coder_ai_gateway_proxy_overhead_seconds_sum", part="upstream_connect") == 2
+    sums = {part: scrape.value("coder_ai_gateway_proxy_overhead_seconds_sum", part=part) for part in OverheadPart}
+    assert sums == {"auth": 0.5, "upstream_connect": 2, "tls": 3, "first_byte": 4, "tap": 5}
+
+
+def test_overhead_that_nobody_measured_is_not_zero() -> None:
+    scrape = Scrape().observe(started(), described(), ended())
+    for part in OverheadPart:
+        assert scrape.value("coder_ai_gateway_proxy_overhead_seconds_count", part=part) == 0
 
 
 def test_users_may_be_left_out_of_every_metric() -> None:
