@@ -307,7 +307,7 @@ def _token_usage(usage: _Usage) -> TokenUsage:
 class RealtimeConversation:
     """See `Conversation`. A turn's body is written in the shape of a Responses request: the model, and the last item."""
 
-    __slots__ = ("_asked", "_item", "_model", "_transcription_model", "api")
+    __slots__ = ("_asked", "_has_updated", "_item", "_model", "_transcription_model", "api")
 
     def __init__(self) -> None:
         self.api = API
@@ -315,6 +315,8 @@ class RealtimeConversation:
         """The last item that the client added since the last turn."""
         self._model: msgspec.Raw = requests.NOTHING
         self._transcription_model: msgspec.Raw = requests.NOTHING
+        self._has_updated = False
+        """Whether the client configured the session, which a `session.created` on its way does not know of."""
         self._asked = ""
         """The client's id of its newest `response.create`."""
 
@@ -328,6 +330,7 @@ class RealtimeConversation:
         if said.type == "conversation.item.create":
             self._item = msgspec.Raw(bytes(said.item)) if len(said.item) <= MAX_ITEM_BYTES else requests.NOTHING
         elif said.type == "session.update":
+            self._has_updated = True
             self._learn_model(said.session)
         if said.type != "response.create":
             return None
@@ -339,7 +342,7 @@ class RealtimeConversation:
         if not is_whole:
             return Said(kind_of_cut(message))
         said = unmistakable(_EVENT, message)
-        if said.type in {"session.created", "session.updated"}:
+        if said.type == "session.updated" or (said.type == "session.created" and not self._has_updated):
             self._learn_model(said.session)
         if said.type == "error":
             error = decode(_ERROR, said.error) if starts_with(said.error, b"{") else _Error()

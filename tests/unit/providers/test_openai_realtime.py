@@ -162,6 +162,16 @@ def test_a_turn_may_bring_its_own_input_and_the_session_names_the_model() -> Non
     assert (facts.prompt, facts.request_model) == ("Aside", "gpt-realtime-2")
 
 
+def test_a_greeting_that_crosses_the_clients_configuration_does_not_undo_it() -> None:
+    conversation = RealtimeConversation()
+    said_by_client(conversation, {"type": "session.update", "session": {"model": "asked-for"}})
+    for kind, model, expected in (("created", "default", "asked-for"), ("updated", "granted", "granted")):
+        message = {"type": f"session.{kind}", "session": {"model": model}}
+        conversation.from_server(json.dumps(message).encode(), is_whole=True)
+        (turn,) = said_by_client(conversation, {"type": "response.create"})
+        assert API.read_request(turn.body, HEAD).request_model == expected  # type: ignore[attr-defined]
+
+
 def test_an_item_that_is_too_large_is_not_remembered() -> None:
     conversation = RealtimeConversation()
     item = {"type": "message", "role": "user", "content": [{"type": "input_audio", "audio": "A" * MAX_ITEM_BYTES}]}
