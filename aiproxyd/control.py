@@ -11,7 +11,6 @@ import gc
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -37,8 +36,11 @@ from aiproxyd.fold import Fold, LiveSink
 from aiproxyd.housekeeping import keep_statistics, prune
 from aiproxyd.identity.users import Identity, ensure_first_user
 from aiproxyd.journal.segments import has_live_worker, journal_bytes
+from aiproxyd.listeners import name_of, open_listeners
+from aiproxyd.mitm.network_files import check_files
 from aiproxyd.model.credential import ProviderKeys
 from aiproxyd.reloader import Reloader
+from aiproxyd.service_manager import ServiceManager
 from aiproxyd.storage.store import Store
 from aiproxyd.supervisor import Supervisor
 from aiproxyd.telemetry.exposed import LabelledRegistry
@@ -53,11 +55,6 @@ from aiproxyd.telemetry.worker_processes import WorkerProcesses
 from aiproxyd.upstream import Upstreams
 
 log = structlog.get_logger("aiproxyd.control")
-
-# Workers of a control process that died hold its ports until they notice, a few milliseconds later.
-BIND_RETRY_SECONDS = 5.0
-
-LISTEN_BACKLOG = 4096
 
 # How often the journal's size and the store's health are looked at.
 WATCH_INTERVAL_SECONDS = 1.0
@@ -81,6 +78,7 @@ class Control:
         self._generation = 0
         self._upstreams = Upstreams()
         """As the workers have them, to know the state of every key."""
+        self._service_manager = ServiceManager(environ)
         self._stop_requests = 0
         self._stop = asyncio.Event()
 
@@ -93,7 +91,9 @@ class Control:
         async with contextlib.AsyncExitStack() as stack:
             await self._start(stack)
             announce(self)
+            self._service_manager.ready(self._status)
             await self._stop.wait()
+            self._service_manager.stopping()
             log.info("stopping", drain_timeout_seconds=self.config.drain_timeout_seconds)
 
     def request_stop(self) -> None:
@@ -112,12 +112,17 @@ class Control:
     @property
     def listen(self) -> list[str]:
         """Where the proxy listens, with the ports that were assigned for 0."""
-        return [_name_of(socket_) for socket_ in self._sockets]
+        return [name_of(socket_) for socket_ in self._listeners.proxy]
+
+    @property
+    def listen_tls(self) -> list[str]:
+        """Where the proxy listens for clients that speak TLS with it."""
+        return [name_of(socket_) for socket_ in self._listeners.tls]
 
     @property
     def admin_listen(self) -> str:
         """Where the admin server listens."""
-        return _name_of(self._admin_socket)
+        return name_of(self._listeners.admin[0])
 
     @property
     def ca_file(self) -> Path:
@@ -129,10 +134,15 @@ class Control:
         """How many workers accept connections."""
         return self._supervisor.ready_workers
 
+    @property
+    def _status(self) -> str:
+        return f"serving on {', '.join((*self.listen, *self.listen_tls))}"
+
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         config = self.config
         self._keys = read_keys(config, self._environ)
         self._hide_secrets()
+        check_files(config)
         _own_folder(config.data_dir)
         stack.enter_context(_sole_control(config.data_dir))
         journal = config.data_dir / "journal"
@@ -146,12 +156,14 @@ class Control:
         self._table = provider_table(config, problems_of(self._keys))
         _warn_about(self._table)
 
-        self._admin_socket = _listen(config.admin.listen)
-        stack.callback(self._admin_socket.close)
-        self._sockets = []
-        for address in config.listen:
-            self._sockets.append(await _listen_after_orphans(address, journal))
-            stack.callback(self._sockets[-1].close)
+        self._listeners = await open_listeners(
+            proxy=config.listen,
+            tls=config.listen_tls.listen,
+            admin=config.admin.listen,
+            environ=os.environ,
+            is_held=lambda: has_live_worker(journal),
+        )
+        stack.callback(self._listeners.close)
 
         registry = create_registry()
         self._metrics = MetricsSink(registry, self._prices, config.metrics.to_settings())
@@ -178,15 +190,16 @@ class Control:
             current=lambda: self.config,
             use=self._use,
             times=self._metrics,
+            around=lambda: self._service_manager.reloading(self._status),
         )
-        admin = AdminServer(create_app(self), self._admin_socket)
+        admin = AdminServer(create_app(self), self._listeners.admin[0])
         await admin.start()
         stack.push_async_callback(admin.stop)
         # Before that, or it would wait for answers that have no end.
         stack.callback(self.live.close)
 
         self._supervisor = Supervisor(
-            listen=self._sockets,
+            listen={"proxy": self._listeners.proxy, "tls": self._listeners.tls},
             configuration=_for_workers(config, self._keys, self._generation),
             authenticate=self._identity.authenticate,
             key_marked=self._key_marked,
@@ -229,7 +242,7 @@ class Control:
 
     async def _finish(self) -> None:
         """Drain the workers and fold what they wrote last."""
-        for socket_ in self._sockets:
+        for socket_ in (*self._listeners.proxy, *self._listeners.tls):
             # Ours too, or the kernel would go on queueing clients that nobody accepts.
             socket_.close()
         await self._supervisor.stop(0 if self._stop_requests > 1 else self.config.drain_timeout_seconds)
@@ -258,8 +271,8 @@ class Control:
 
     @property
     def proxy_listen(self) -> list[str]:
-        """Where the proxy listens, with the ports that were assigned for 0."""
-        return self.listen
+        """Where the proxy listens, with the ports that were assigned for 0; without TLS, if it does so at all."""
+        return self.listen or self.listen_tls
 
     @property
     def configured_users(self) -> list[tuple[str, tuple[str, ...]]]:
@@ -323,6 +336,7 @@ class Control:
         Raises:
             AiproxydError: Something of it cannot be used; then nothing of it is.
         """
+        check_files(config)
         changed = restart_fields_changed(self.config, config)
         # A worker that starts later would otherwise sign with another CA, or write where nobody reads.
         config = keeping_restart_fields(self.config, config)
@@ -355,6 +369,7 @@ class Control:
             metrics.token,
             metrics.basic_password,
             *tracing.headers.values(),
+            self.config.egress.upstream_proxy,
         )
         keys = [secret for each in self._keys.values() for key in each.keys for secret in key.secrets]
         secrets.replace([*(secret.get_secret_value() for secret in held if secret is not None), *keys])
@@ -386,6 +401,7 @@ class Control:
                 {
                     "pid": os.getpid(),
                     "listen": self.listen,
+                    "listen_tls": self.listen_tls,
                     "admin": self.admin_listen,
                     "workers": self._supervisor.pids,
                 }
@@ -427,41 +443,6 @@ def _sole_control(data_dir: Path):  # type: ignore[no-untyped-def]  # noqa: ANN2
         yield
     finally:
         os.close(lock)
-
-
-def _listen(address: str) -> socket.socket:
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host or not host else socket.AF_INET
-    socket_ = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        socket_.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            socket_.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1 if host else 0)
-        socket_.bind((host or "::", int(port)))
-        socket_.listen(LISTEN_BACKLOG)
-    except OSError as exc:
-        socket_.close()
-        raise AiproxydError(f"cannot listen on {address}: {exc.strerror}") from exc
-    socket_.setblocking(False)
-    return socket_
-
-
-async def _listen_after_orphans(address: str, journal: Path) -> socket.socket:
-    """Listen on `address`; while workers of a dead control process still hold it, wait for them."""
-    deadline = time.monotonic() + BIND_RETRY_SECONDS
-    while True:
-        try:
-            return _listen(address)
-        except AiproxydError:
-            if time.monotonic() > deadline or not has_live_worker(journal):
-                raise
-        await asyncio.sleep(0.05)
-
-
-def _name_of(socket_: socket.socket) -> str:
-    host, port = socket_.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _replace(path: Path, text: str) -> None:

@@ -7,6 +7,7 @@ configuration in use stays.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -44,6 +45,7 @@ class Reloader:
         current: Callable[[], Config],
         use: Callable[[Config], Awaitable[None]],
         times: ReloadTimes,
+        around: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         """Prepare; nothing is watched before `watch`.
 
@@ -53,11 +55,13 @@ class Reloader:
             current: Returns the configuration in use.
             use: Uses another one whole; raises AiproxydError, and changes nothing, when it cannot.
             times: Told of every attempt.
+            around: Entered for each attempt, until it succeeded or failed.
         """
         self._path = path
         self._environ = environ
         self._use = use
         self._times = times
+        self._around = around
         self._file = config_file(path, environ)
         self._watcher = FileWatcher(lambda: ({self._file} if self._file is not None else set()) | files_named(current()))
         self._one_at_a_time = asyncio.Lock()
@@ -66,23 +70,27 @@ class Reloader:
     async def reload(self) -> str:
         """Read the configuration again and use it, or keep the old one and return what is wrong."""
         async with self._one_at_a_time:
-            self._watcher.acknowledge()
-            self._times.reload_attempted(time.time())
-            try:
-                config = await asyncio.to_thread(load, self._path, self._environ, again=True)
-                await self._use(config)
-            except AiproxydError as exc:
-                mistake = f"{FAILURE}: {exc}"
-            except Exception as exc:
-                # The boundary of a reload: what trips in here must not take the way to the next one with it.
-                log.exception("a reload failed for a reason of our own")
-                mistake = f"{FAILURE}: an error of this program's own: {exc!r}"
-            else:
-                self._times.reload_succeeded(time.time())
-                log.info("configuration reloaded", providers=len(config.providers))
-                return ""
-            log.error("configuration not reloaded, the old one stays", error=mistake)
-            return mistake
+            with self._around():
+                return await self._reload()
+
+    async def _reload(self) -> str:
+        self._watcher.acknowledge()
+        self._times.reload_attempted(time.time())
+        try:
+            config = await asyncio.to_thread(load, self._path, self._environ, again=True)
+            await self._use(config)
+        except AiproxydError as exc:
+            mistake = f"{FAILURE}: {exc}"
+        except Exception as exc:
+            # The boundary of a reload: what trips in here must not take the way to the next one with it.
+            log.exception("a reload failed for a reason of our own")
+            mistake = f"{FAILURE}: an error of this program's own: {exc!r}"
+        else:
+            self._times.reload_succeeded(time.time())
+            log.info("configuration reloaded", providers=len(config.providers))
+            return ""
+        log.error("configuration not reloaded, the old one stays", error=mistake)
+        return mistake
 
     def request(self) -> None:
         """Reload soon. Requests that come while one waits are that one."""

@@ -5,13 +5,14 @@ Not a judge of what they do: it only knows processes and channels.
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 import socket
 import sys
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
@@ -75,7 +76,7 @@ class Supervisor:
     def __init__(
         self,
         *,
-        listen: Sequence[socket.socket],
+        listen: Mapping[str, Sequence[socket.socket]],
         configuration: Configure,
         authenticate: Callable[[str], Awaitable[Principal | None]],
         key_marked: Callable[[KeyMarked], None] = lambda _marked: None,
@@ -83,7 +84,7 @@ class Supervisor:
         """Prepare; nothing runs before `start`.
 
         Args:
-            listen: Bound, listening sockets that every worker inherits.
+            listen: Bound, listening sockets that every worker inherits, by what they are for (see `worker`).
             configuration: For every worker.
             authenticate: Answers whose credential it is; raises AiproxydError when nobody can tell.
             key_marked: Hears what a worker learnt about a key, besides the other workers.
@@ -192,7 +193,7 @@ class Supervisor:
     async def _spawn(self, slot: int) -> WorkerProcess:
         worker_id = str(uuid.uuid4())
         ours, theirs = socket.socketpair()
-        listen = [socket_.fileno() for socket_ in self._listen]
+        listen = {kind: [socket_.fileno() for socket_ in sockets] for kind, sockets in self._listen.items()}
         try:
             with theirs:
                 process = await asyncio.create_subprocess_exec(
@@ -204,9 +205,9 @@ class Supervisor:
                     "--channel",
                     str(theirs.fileno()),
                     "--listen",
-                    ",".join(map(str, listen)),
+                    ",".join(f"{kind}:{descriptor}" for kind, descriptors in listen.items() for descriptor in descriptors),
                     stdin=asyncio.subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno(), *listen],
+                    pass_fds=[theirs.fileno(), *itertools.chain.from_iterable(listen.values())],
                     env={"UV_THREADPOOL_SIZE": str(RESOLVER_THREADS), **os.environ, "PYTHONUNBUFFERED": "1"},
                 )
         except OSError:

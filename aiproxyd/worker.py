@@ -3,17 +3,20 @@
 It never touches the database, never serves a page, never waits for anything but the network. It is told what to do over the
 channel, appends what it sees to its journal, and outlives control only to finish its streams.
 
-Started by the supervisor as `python -m aiproxyd.worker --id UUID --channel FD --listen FD,FD`; not for people.
+Started by the supervisor as `python -m aiproxyd.worker --id UUID --channel FD --listen proxy:FD,tls:FD`; not for people.
 """
 
 import argparse
 import asyncio
 import contextlib
+import functools
 import gc
+import itertools
 import os
 import resource
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -39,6 +42,7 @@ from aiproxyd.mitm.egress import Egress, EgressSettings
 from aiproxyd.mitm.engine import Engine, EngineSettings
 from aiproxyd.mitm.front import Front, FrontSettings
 from aiproxyd.mitm.journal_guard import JournalGuard
+from aiproxyd.mitm.network_files import listener_context_of
 from aiproxyd.mitm.report import Reporter
 from aiproxyd.mitm.tap import Tap
 from aiproxyd.mitm.tls import ClientContexts, UpstreamTls
@@ -66,12 +70,13 @@ class _Prepared(NamedTuple):
     egress: EgressSettings
     front: FrontSettings
     engine: EngineSettings
+    listener_context: ssl.SSLContext | None
 
 
 class Worker:
     """Everything of one worker process."""
 
-    def __init__(self, channel: Channel, sockets: list[socket.socket], worker_id: str) -> None:
+    def __init__(self, channel: Channel, sockets: Mapping[str, list[socket.socket]], worker_id: str) -> None:
         self._channel = channel
         self._sockets = sockets
         self._worker_id = worker_id
@@ -122,12 +127,14 @@ class Worker:
             tap=self._tap,
             leaves=leaves,
             reporter=reporter,
-            redial=self._egress.dial,
+            redial=functools.partial(self._egress.dial, decrypts=True),
             addons=[self._guard],
             settings=EngineSettings.of(config),
         )
         self._front = Front(
-            self._sockets,
+            self._sockets.get("proxy", ()),
+            tls_sockets=self._sockets.get("tls", ()),
+            listener_context=listener_context_of(config),
             engine=self._engine,
             egress=self._egress,
             reporter=reporter,
@@ -211,6 +218,7 @@ class Worker:
                 egress=_egress_settings(config),
                 front=FrontSettings.of(config),
                 engine=EngineSettings.of(config),
+                listener_context=listener_context_of(config),
             )
         except ValidationError as exc:
             mistakes = [f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors(include_url=False)]
@@ -229,6 +237,7 @@ class Worker:
         self._tap.settings = prepared.tap
         self._egress.settings = prepared.egress
         self._front.settings = prepared.front
+        self._front.listener_context = prepared.listener_context
         self._front.replace_providers(prepared.connect.providers)
         self._engine.settings = prepared.engine
         self._engine.retire(self._front.forwards)
@@ -247,7 +256,7 @@ class Worker:
     async def _finish(self, timeout_seconds: float) -> None:
         self._front.drain()
         self._engine.drain()
-        for socket_ in self._sockets:
+        for socket_ in itertools.chain.from_iterable(self._sockets.values()):
             # Without this the kernel would go on queueing clients that nobody accepts.
             socket_.close()
         await self._front.wait(timeout_seconds)
@@ -275,7 +284,10 @@ def main() -> int:
     parser.add_argument("--channel", type=int, required=True)
     parser.add_argument("--listen", required=True)
     arguments = parser.parse_args()
-    sockets = [socket.socket(fileno=int(descriptor)) for descriptor in arguments.listen.split(",")]
+    sockets: dict[str, list[socket.socket]] = {}
+    for listener in arguments.listen.split(","):
+        kind, _, descriptor = listener.partition(":")
+        sockets.setdefault(kind, []).append(socket.socket(fileno=int(descriptor)))
     _raise_descriptor_limit()
 
     async def serve() -> None:

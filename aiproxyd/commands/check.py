@@ -107,6 +107,16 @@ def _providers(settings: "Config") -> Iterator[Line]:
 def _egress(settings: "Config") -> Iterator[Line]:
     import ssl
 
+    from aiproxyd.exceptions import CertificateError
+    from aiproxyd.mitm.network_files import check_files
+
+    if settings.listen_tls.cert_file is not None or settings.egress.upstream_proxy_ca_file is not None:
+        try:
+            check_files(settings)
+        except CertificateError as exc:
+            yield "network files", State.FAILED, str(exc)
+        else:
+            yield "network files", State.OK, "certificates of listen_tls and of egress.upstream_proxy can be used"
     file = settings.egress.trusted_ca_file
     if file is None:
         return
@@ -148,8 +158,9 @@ def _ports(settings: "Config") -> Iterator[Line]:
     from aiproxyd.commands.running import running_daemon
 
     daemon = running_daemon(settings)
-    taken = {*daemon.listen, daemon.admin} if daemon is not None else set()
-    for subject, address in (*(("proxy", address) for address in settings.listen), ("admin", settings.admin.listen)):
+    taken = {*daemon.listen, *daemon.listen_tls, daemon.admin} if daemon is not None else set()
+    addresses = [("proxy", address) for address in (*settings.listen, *settings.listen_tls.listen)]
+    for subject, address in (*addresses, ("admin", settings.admin.listen)):
         if daemon is not None and address in taken:
             yield subject, State.NOTE, f"{address} is held by the daemon that is running (process {daemon.pid})"
             continue
@@ -166,7 +177,7 @@ def _bind(address: str) -> str:
 
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    family = socket.AF_INET6 if ":" in host or not host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

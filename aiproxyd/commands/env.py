@@ -111,18 +111,28 @@ def proxy_url(settings: "Config", user: str, token: str) -> str:
     from urllib.parse import quote
 
     credentials = f"{quote(user, safe='')}:{quote(token, safe='')}@" if token else ""
-    return f"http://{credentials}{proxy_authority(settings)}"
+    scheme = "http" if _listen(settings) else "https"
+    return f"{scheme}://{credentials}{proxy_authority(settings)}"
 
 
 def proxy_authority(settings: "Config") -> str:
     """Return the first address of the proxy as a client on this machine names it."""
-    daemon = running_daemon(settings)
-    address = daemon.listen[0] if daemon is not None else settings.listen[0]
+    address = (_listen(settings) or _listen_tls(settings))[0]
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     # A listener on every address answers on the loopback one.
     host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _listen(settings: "Config") -> tuple[str, ...]:
+    daemon = running_daemon(settings)
+    return daemon.listen if daemon is not None else settings.listen
+
+
+def _listen_tls(settings: "Config") -> tuple[str, ...]:
+    daemon = running_daemon(settings)
+    return daemon.listen_tls if daemon is not None else settings.listen_tls.listen
 
 
 def _credentials(settings: "Config", user: str | None, token: str | None, environ: Mapping[str, str]) -> tuple[str, str]:

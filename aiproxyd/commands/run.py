@@ -80,7 +80,9 @@ def _announce(control: "Control", prefix: str, pointer: str) -> None:
     user, token = control.first_user
     command = Path(sys.argv[0]).absolute() if Path(sys.argv[0]).name == "aiproxyd" else f"{sys.executable} -m aiproxyd"
     facts = {
-        "proxy": ", ".join(f"http://{address}" for address in control.listen),
+        "proxy": ", ".join(
+            (*(f"http://{address}" for address in control.listen), *(f"https://{address}" for address in control.listen_tls))
+        ),
         "admin": f"http://{control.admin_listen}  (/metrics, /readyz, /ca-cert.pem)",
         "CA": f"{control.ca_file}",
         "state": f"{settings.data_dir}",

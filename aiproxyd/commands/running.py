@@ -18,6 +18,8 @@ class Running(msgspec.Struct, frozen=True):
     listen: tuple[str, ...]
     """Addresses of the proxy with the ports it really has."""
     admin: str
+    listen_tls: tuple[str, ...] = ()
+    """The same of those that speak TLS."""
 
 
 def running_daemon(settings: "Config") -> Running | None:
@@ -25,7 +27,7 @@ def running_daemon(settings: "Config") -> Running | None:
     with contextlib.suppress(OSError, ValueError, msgspec.ValidationError):
         described = msgspec.convert(json.loads((settings.data_dir / "run.json").read_bytes()), Running)
         # A daemon that was killed leaves the file behind.
-        if described.listen and _is_alive(described.pid):
+        if (described.listen or described.listen_tls) and _is_alive(described.pid):
             return described
     return None
 

@@ -17,7 +17,8 @@ import yaml
 from pydantic import BaseModel, SecretStr
 
 from aiproxyd.config.fields import SettingField, fields_of
-from aiproxyd.config.schema import Config, Duration, ListenAddress
+from aiproxyd.config.network import ListenAddress
+from aiproxyd.config.schema import Config, Duration
 from aiproxyd.config.section import Section
 
 _INTRODUCTION = """\

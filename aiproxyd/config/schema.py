@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, field_validator, model_validator
 
 from aiproxyd.config.credentials import MAX_KEYS, ActorHeadersConfig, BreakerConfig, KeyConfig, TimeoutsConfig
+from aiproxyd.config.network import EgressConfig, ListenAddress, ListenTlsConfig
 from aiproxyd.config.observability import MetricsConfig, PricingConfig, TracingConfig
 from aiproxyd.config.section import Section, restart
-from aiproxyd.model.authority import parse_authority
 
 _PROVIDER_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhdw])+\Z|0\Z")
@@ -42,20 +42,10 @@ def _duration(value: str) -> str:
     return value
 
 
-def _listen_address(value: str) -> str:
-    host, _, port = value.rpartition(":")
-    if not port.isdigit() or not 0 <= int(port) <= 65535:
-        message = f"{value!r} is not ADDRESS:PORT"
-        raise ValueError(message)
-    ipaddress.ip_address(host.strip("[]") or "0.0.0.0")  # noqa: S104  (an empty host means every address, as usual)
-    return value
-
-
 # YAML reads a bare 0 as a number.
 Duration = Annotated[
     str, BeforeValidator(lambda value: "0" if value == 0 and value is not False else value), AfterValidator(_duration)
 ]
-ListenAddress = Annotated[str, AfterValidator(_listen_address)]
 
 
 def default_data_dir() -> Path:
@@ -256,45 +246,6 @@ class DecryptConfig(Section):
     """For a request or response head."""
 
 
-class EgressConfig(Section):
-    """Where the proxy connects to."""
-
-    allowed_ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = (443, 80)
-    """Ports a CONNECT or a forward request may name. Ports of a provider's `base_url` are added."""
-    allowed_private_cidrs: tuple[str, ...] = ()
-    """Networks exempt from the rule that private and reserved addresses are refused."""
-    connect_timeout_seconds: float = Field(15.0, gt=0)
-    """To resolve a name and connect to one of its addresses."""
-    tls_timeout_seconds: float = Field(15.0, gt=0)
-    """For the handshake with a provider."""
-    tunnel_idle_timeout_seconds: float = Field(3600.0, gt=0)
-    """A tunnel without a byte in either direction for so long is closed."""
-    trust: Literal["certifi", "system"] = restart("certifi")
-    """Which roots a provider's certificate must lead to."""
-    trusted_ca_file: Path | None = restart(None)
-    """PEM of further roots."""
-    hosts: dict[str, str] = Field(default_factory=dict)
-    """Fixed `host: address[:port]` answers instead of the resolver's, as in `/etc/hosts`. The address is exempt from the
-    private-address rule; the name in TLS stays. For split-horizon networks and tests."""
-
-    @field_validator("allowed_private_cidrs")
-    @classmethod
-    def _cidrs(cls, cidrs: tuple[str, ...]) -> tuple[str, ...]:
-        for cidr in cidrs:
-            ipaddress.ip_network(cidr)
-        return cidrs
-
-    @field_validator("hosts")
-    @classmethod
-    def _hosts(cls, hosts: dict[str, str]) -> dict[str, str]:
-        for host, address in hosts.items():
-            parse_authority(host, default_port=443)
-            if not parse_authority(address, default_port=443).is_address:
-                message = f"{address!r} is not an IP address with an optional port"
-                raise ValueError(message)
-        return {host.lower(): address for host, address in hosts.items()}
-
-
 class ContentRecording(StrEnum):
     """How much of a request is kept."""
 
@@ -394,7 +345,8 @@ class Config(Section):
     """The whole configuration."""
 
     listen: tuple[ListenAddress, ...] = restart(("127.0.0.1:8888",))
-    """Addresses and ports of the proxy."""
+    """Addresses and ports of the proxy. May be empty where `listen_tls` has some."""
+    listen_tls: ListenTlsConfig = ListenTlsConfig()
     admin: AdminConfig = AdminConfig()
     data_dir: Path = restart(None, validate_default=True)
     """Folder of the CA, journal and store; `$XDG_STATE_HOME/aiproxyd` when absent."""
@@ -440,6 +392,9 @@ class Config(Section):
             if names.count(name) > 1:
                 message = f"providers: two entries are named {name!r}"
                 raise ValueError(message)
+        if not self.listen and not self.listen_tls.listen:
+            message = "listen: empty, and listen_tls.listen as well; the proxy would have no address"
+            raise ValueError(message)
         host = self.admin.listen.rpartition(":")[0].strip("[]")
         if not (self.admin.token or self.admin.tokens) and not (host and ipaddress.ip_address(host).is_loopback):
             message = "admin.token: required because admin.listen is not a loopback address"
@@ -454,7 +409,7 @@ class Config(Section):
         return f"sqlite+aiosqlite:///{self.data_dir / 'aiproxyd.sqlite3'}"
 
     def for_workers(self) -> bytes:
-        """Return the JSON of what workers need; `Config` reads it back. No secret: keys travel beside it, resolved."""
+        """Return the JSON of what workers need; `Config` reads it back. No secret but `egress.upstream_proxy`: keys travel beside it."""
         return self.model_dump_json(exclude=_NOT_FOR_WORKERS).encode()
 
 

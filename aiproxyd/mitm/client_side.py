@@ -70,7 +70,7 @@ class ClientSide:
         """Begin TLS as `host`; the user is told when it stands."""
         self._tls_host = host
         self._idle = self._deadlines.start(self._settings.client_tls_timeout_seconds, self._too_slow)
-        self._stream.secure(context, server_side=True)
+        self._stream.secure(context, self._secured, server_side=True)
 
     def start(self) -> None:
         """Serve."""
@@ -150,7 +150,7 @@ class ClientSide:
         self._stream.close(reset=reset)
 
     def _too_slow(self) -> None:
-        self.secured(self._stream, TimeoutError("the client did not complete TLS in time"))
+        self._secured(TimeoutError("the client did not complete TLS in time"))
 
     def _head_too_slow(self) -> None:
         self._head = None
@@ -170,7 +170,7 @@ class ClientSide:
 
     # See `stream.Owner`.
 
-    def secured(self, stream: Stream, error: OSError | None) -> None:  # noqa: ARG002
+    def _secured(self, error: OSError | None) -> None:
         """The handshake is over."""
         if error is None:
             self.start()

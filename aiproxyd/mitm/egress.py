@@ -1,14 +1,16 @@
 """Connections to the outside: a name is resolved once, every address is checked, and only a checked one is dialled.
 
-That closes the window of DNS rebinding: there is no second look-up between the check and the connection. Not the place where
-ports or names are allowed (`policy`), and not where TLS is spoken (`tls`).
+That closes the window of DNS rebinding: there is no second look-up between the check and the connection. Through an upstream proxy
+it cannot be closed: the proxy is asked for the name, because what it allows goes by names, and looks it up itself. So every address
+that the name has here must be allowed then, not one of them.
+
+Not the place where ports or names are allowed (`policy`), where addresses are judged (`addresses`), or where TLS is spoken (`tls`).
 
 Fails closed: an address that cannot be understood is refused.
 """
 
 import asyncio
 import errno
-import ipaddress
 import os
 import socket
 from collections.abc import Iterable, Sequence
@@ -17,43 +19,16 @@ from typing import Any
 import msgspec
 from aiohappyeyeballs import AddrInfoType, start_connection
 
+from aiproxyd.config.network import parse_proxy_url
 from aiproxyd.config.schema import Config
 from aiproxyd.exceptions import AiproxydError
+from aiproxyd.mitm.addresses import AddressRule
+from aiproxyd.mitm.bridge import Bridges
 from aiproxyd.mitm.names import Names
+from aiproxyd.mitm.tls import proxy_context
+from aiproxyd.mitm.upstream_proxy import DialFailed, UpstreamProxy, UpstreamProxySettings
 from aiproxyd.model.authority import Authority, parse_authority
-
-type _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-type _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-_DENIED: tuple[_Network, ...] = tuple(
-    ipaddress.ip_network(cidr)
-    for cidr in (
-        "0.0.0.0/8",
-        "10.0.0.0/8",
-        "100.64.0.0/10",
-        "127.0.0.0/8",
-        "169.254.0.0/16",
-        "172.16.0.0/12",
-        "192.0.0.0/24",
-        "192.168.0.0/16",
-        "198.18.0.0/15",
-        "224.0.0.0/4",
-        "240.0.0.0/4",
-        "::/128",
-        "::1/128",
-        # Forms that carry an IPv4 address are taken apart below; whole, they are refused as well, because the translator
-        # that would read them is a host of the network we are in.
-        "64:ff9b::/96",
-        "64:ff9b:1::/48",
-        "2002::/16",
-        "fc00::/7",
-        "fe80::/10",
-        "fec0::/10",
-        "ff00::/8",
-    )
-)
-_IPV4_COMPATIBLE = ipaddress.IPv6Network("::/96")
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+from aiproxyd.model.host_list import HostList
 
 # RFC 8305 §5: how long one address may stay silent before the next is tried beside it.
 _HAPPY_EYEBALLS_SECONDS = 0.25
@@ -61,15 +36,6 @@ _HAPPY_EYEBALLS_SECONDS = 0.25
 
 class AddressBlocked(AiproxydError):
     """Every address of the destination is private or reserved. The client gets 403."""
-
-
-class DialFailed(AiproxydError):
-    """The destination cannot be reached. The client gets 502."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        """A bounded word: `resolve`, `timeout`, `refused`, `unreachable`, `other`."""
 
 
 class EgressSettings(msgspec.Struct, frozen=True):
@@ -82,44 +48,44 @@ class EgressSettings(msgspec.Struct, frozen=True):
     """Fixed `host: address[:port]` answers instead of the resolver's; exempt from the rule."""
     exempt: frozenset[Authority] = frozenset()
     """Authorities that an operator named as a provider's `base_url`; exempt from the rule."""
+    upstream_proxy: UpstreamProxySettings | None = None
+    """What everything goes through, but for what the next three say."""
+    upstream_proxy_except: tuple[str, ...] = ()
+    upstream_proxy_decrypted: bool = True
+    upstream_proxy_resolves: bool = False
 
     @classmethod
     def of(cls, config: Config, *, exempt: Iterable[Authority] = ()) -> "EgressSettings":
-        """Return the settings that `config` holds, with the authorities of its `base_url`s."""
+        """Return the settings that `config` holds, with the authorities of its `base_url`s.
+
+        Raises:
+            CertificateError: `egress.upstream_proxy_ca_file` cannot be used.
+        """
+        egress = config.egress
+        upstream_proxy = None
+        if egress.upstream_proxy is not None:
+            url = parse_proxy_url(egress.upstream_proxy.get_secret_value())
+            context = proxy_context(egress.trust, egress.upstream_proxy_ca_file) if url.is_tls else None
+            upstream_proxy = UpstreamProxySettings(url, context)
         return cls(
-            allowed_private_cidrs=config.egress.allowed_private_cidrs,
-            connect_timeout_seconds=config.egress.connect_timeout_seconds,
-            hosts=dict(config.egress.hosts),
+            upstream_proxy=upstream_proxy,
+            upstream_proxy_except=egress.upstream_proxy_except,
+            upstream_proxy_decrypted=egress.upstream_proxy_decrypted,
+            upstream_proxy_resolves=egress.upstream_proxy_resolves,
+            allowed_private_cidrs=egress.allowed_private_cidrs,
+            connect_timeout_seconds=egress.connect_timeout_seconds,
+            hosts=dict(egress.hosts),
             exempt=frozenset(exempt),
         )
-
-
-class AddressRule:
-    """Which addresses may be dialled."""
-
-    def __init__(self, allowed_private_cidrs: Iterable[str] = ()) -> None:
-        self._allowed = tuple(ipaddress.ip_network(cidr) for cidr in allowed_private_cidrs)
-
-    def allows(self, text: str) -> bool:
-        """Return whether the address `text` is neither private nor reserved, or is exempt.
-
-        Args:
-            text: An IPv4 or IPv6 address, maybe with a zone; anything else is refused.
-        """
-        try:
-            address = ipaddress.ip_address(text.partition("%")[0])
-        except ValueError:
-            return False
-        return all(not _is_in(form, _DENIED) or _is_in(form, self._allowed) for form in (address, *_embedded(address)))
 
 
 class Egress:
     """Dials destinations."""
 
     def __init__(self, settings: EgressSettings) -> None:
-        self._settings = settings
-        self._rule = AddressRule(settings.allowed_private_cidrs)
+        self._bridges = Bridges()
         self._names = Names()
+        self._use(settings)
 
     @property
     def settings(self) -> EgressSettings:
@@ -128,29 +94,86 @@ class Egress:
 
     @settings.setter
     def settings(self, settings: EgressSettings) -> None:
+        self._use(settings)
+
+    def _use(self, settings: EgressSettings) -> None:
         self._rule = AddressRule(settings.allowed_private_cidrs)
         self._settings = settings
+        self._direct = HostList(settings.upstream_proxy_except)
+        self._proxy: UpstreamProxy | None = None
+        if settings.upstream_proxy is not None:
+            self._proxy = UpstreamProxy(settings.upstream_proxy, dial=self._dial_named, bridges=self._bridges)
 
-    async def dial(self, authority: Authority, *, exempt: bool = False) -> socket.socket:
-        """Return a connected, non-blocking TCP socket to `authority`.
+    def close(self) -> None:
+        """Close what is carried over TLS with an upstream proxy."""
+        self._bridges.close()
+
+    async def dial(self, authority: Authority, *, exempt: bool = False, decrypts: bool = False) -> socket.socket:
+        """Return a connected, non-blocking socket to `authority`, directly or through the upstream proxy.
 
         Args:
             authority: The destination.
             exempt: Whether private and reserved addresses are allowed, because an operator named this destination.
+            decrypts: Whether it is for decrypted traffic.
 
         Raises:
             AddressBlocked: No address of the destination may be dialled.
             DialFailed: None could be resolved or reached in time.
         """
-        settings = self._settings
+        proxy = self._proxy_for(authority, decrypts=decrypts)
         try:
-            async with asyncio.timeout(settings.connect_timeout_seconds):
-                candidates = await self.candidates(authority, exempt=exempt)
-                connection = await self._connect(candidates)
+            async with asyncio.timeout(self._settings.connect_timeout_seconds):
+                if proxy is not None:
+                    await self._check(authority, exempt=exempt)
+                    return await proxy.connect(authority)
+                return await self._connect(await self.candidates(authority, exempt=exempt))
         except TimeoutError:
             raise DialFailed("timeout") from None
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return connection
+
+    async def dial_plain(self, authority: Authority) -> tuple[socket.socket, UpstreamProxy | None]:
+        """Return a connection for a plain request to `authority`, and the proxy that it leads to instead, if it does.
+
+        Raises:
+            AddressBlocked: See `dial`.
+            DialFailed: See `dial`.
+        """
+        proxy = self._proxy_for(authority, decrypts=False)
+        if proxy is None:
+            return await self.dial(authority), None
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout_seconds):
+                await self._check(authority, exempt=False)
+                return await proxy.open(), proxy
+        except TimeoutError:
+            raise DialFailed("timeout") from None
+
+    def _proxy_for(self, authority: Authority, *, decrypts: bool) -> UpstreamProxy | None:
+        if self._proxy is None or (decrypts and not self._settings.upstream_proxy_decrypted) or authority in self._direct:
+            return None
+        return None if self._fixed(authority) is not None else self._proxy
+
+    def _fixed(self, authority: Authority) -> str | None:
+        hosts = self._settings.hosts
+        return (hosts.get(authority.host) or hosts.get(str(authority))) if hosts else None
+
+    async def _check(self, authority: Authority, *, exempt: bool) -> None:
+        """Let pass what an upstream proxy may be asked for.
+
+        Raises:
+            AddressBlocked: It is or has a private or reserved address.
+            DialFailed: The name cannot be resolved, and that is our business.
+        """
+        if exempt or authority in self._settings.exempt:
+            return
+        if not authority.is_address and self._settings.upstream_proxy_resolves:
+            return
+        for candidate in await self._resolve(authority):
+            if not self._rule.allows(str(candidate[4][0])):
+                raise AddressBlocked(f"{authority.host} has a private or reserved address")
+
+    async def _dial_named(self, authority: Authority) -> socket.socket:
+        """Connect to what the operator named, wherever it is."""
+        return await self._connect(await self.candidates(authority, exempt=True))
 
     async def candidates(self, authority: Authority, *, exempt: bool = False) -> list[AddrInfoType]:
         """Return the addresses of `authority` that may be dialled; at least one. It waits for the resolver without a limit.
@@ -164,31 +187,34 @@ class Egress:
             DialFailed: The name cannot be resolved.
         """
         exempt = exempt or authority in self._settings.exempt
-        host, port = authority
-        hosts = self._settings.hosts
-        fixed = (hosts.get(host) or hosts.get(str(authority))) if hosts else None
+        fixed = self._fixed(authority)
         if fixed is not None:
-            host, port = parse_authority(fixed, default_port=port)
+            host, port = parse_authority(fixed, default_port=authority.port)
             return [_literal(host, port)]
-        if authority.is_address:
-            found: Sequence[AddrInfoType] = [_literal(host, port)]
-        else:
-            try:
-                found = await self._names.resolve(host, port)
-            except (OSError, UnicodeError):  # UnicodeError: a label the resolver's encoding does not take
-                raise DialFailed("resolve") from None
+        found = await self._resolve(authority)
         allowed = [candidate for candidate in found if exempt or self._rule.allows(str(candidate[4][0]))]
-        if found and not allowed:
-            raise AddressBlocked(f"{authority.host} has private or reserved addresses alone")
         if not allowed:
-            raise DialFailed("resolve")
+            raise AddressBlocked(f"{authority.host} has private or reserved addresses alone")
         return allowed
+
+    async def _resolve(self, authority: Authority) -> Sequence[AddrInfoType]:
+        host, port = authority
+        if authority.is_address:
+            return [_literal(host, port)]
+        try:
+            found = await self._names.resolve(host, port)
+        except (OSError, UnicodeError):  # UnicodeError: a label the resolver's encoding does not take
+            raise DialFailed("resolve") from None
+        if not found:
+            raise DialFailed("resolve")
+        return found
 
     async def _connect(self, candidates: list[AddrInfoType]) -> socket.socket:
         try:
             if len(candidates) == 1:
-                return await _connect_one(candidates[0])
-            return await start_connection(candidates, happy_eyeballs_delay=_HAPPY_EYEBALLS_SECONDS)
+                connection = await _connect_one(candidates[0])
+            else:
+                connection = await start_connection(candidates, happy_eyeballs_delay=_HAPPY_EYEBALLS_SECONDS)
         except ConnectionRefusedError:
             raise DialFailed("refused") from None
         except TimeoutError:
@@ -196,6 +222,8 @@ class Egress:
         except (OSError, RuntimeError) as exc:  # RuntimeError: uvloop's, for a socket it cannot watch
             unreachable = isinstance(exc, OSError) and exc.errno is not None
             raise DialFailed("unreachable" if unreachable else "other") from None
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
 
 
 async def _connect_one(candidate: AddrInfoType) -> socket.socket:
@@ -237,23 +265,3 @@ def _literal(host: str, port: int) -> AddrInfoType:
     if ":" in host:
         return (socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port, 0, 0))
     return (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))
-
-
-def _embedded(address: _Address) -> tuple[_Address, ...]:
-    """Return the IPv4 addresses that an IPv6 address carries: mapped, compatible, NAT64, 6to4, Teredo."""
-    if address.version == 4:
-        return ()
-    found: list[_Address] = []
-    if address.ipv4_mapped is not None:
-        found.append(address.ipv4_mapped)
-    elif address in _NAT64 or (address in _IPV4_COMPATIBLE and int(address) > 1):
-        found.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-    if address.sixtofour is not None:
-        found.append(address.sixtofour)
-    if address.teredo is not None:
-        found.extend(address.teredo)
-    return tuple(found)
-
-
-def _is_in(address: _Address, networks: Iterable[_Network]) -> bool:
-    return any(address.version == network.version and address in network for network in networks)

@@ -12,7 +12,10 @@ from aiproxyd.mitm.pair import Pair
 from aiproxyd.mitm.stream import Stream
 from aiproxyd.model.head import RequestHead
 from aiproxyd.wire.http1 import End, Head, Opaque, RequestFollower, ResponseFollower
-from aiproxyd.wire.http1_head import keeps_alive
+from aiproxyd.wire.http1_head import keeps_alive, plain_answer
+
+_CHALLENGE = b"HTTP/1.1 407 "
+_NO_CREDENTIALS = plain_answer(502, "Bad Gateway", "the proxy behind this one asks this one for credentials", close=True)
 
 
 class PlainExchange(Pair):
@@ -28,6 +31,7 @@ class PlainExchange(Pair):
         max_head_bytes: int,
         on_closed: Callable[[str], None],
         on_done: Callable[[bytes], None],
+        on_proxy_challenge: Callable[[], None] | None = None,
     ) -> None:
         """Take over two connected, non-blocking sockets. See `Pair`.
 
@@ -39,9 +43,13 @@ class PlainExchange(Pair):
             max_head_bytes: Of the response.
             on_closed: See `Pair`; called after `on_done` too.
             on_done: Called when the client's connection is free for another request, with what it sent of that one already.
+            on_proxy_challenge: Called when `upstream` is another proxy, which wants credentials of us. Its 407 is not for the client.
         """
         super().__init__(client, upstream, deadlines=deadlines, idle_timeout_seconds=idle_timeout_seconds, on_closed=on_closed)
         self._on_done = on_done
+        self._on_proxy_challenge = on_proxy_challenge
+        self._first = b""
+        """The beginning of a proxy's answer, while its status is not known."""
         self._requests = RequestFollower(max_head_bytes=max_head_bytes)
         self._responses = ResponseFollower(max_head_bytes=max_head_bytes)
         self._is_sent = False
@@ -95,6 +103,16 @@ class PlainExchange(Pair):
             self.client.pause()
 
     def _from_upstream(self, data: bytes) -> None:
+        if self._on_proxy_challenge is not None:
+            data = self._first = self._first + data
+            if len(data) < len(_CHALLENGE):
+                return
+            challenged, self._on_proxy_challenge, self._first = self._on_proxy_challenge, None, b""
+            if _CHALLENGE.startswith(data[:7]) and data[8:13] == _CHALLENGE[8:]:
+                challenged()
+                self._forward(_NO_CREDENTIALS, self.client)
+                self._end_with(self.client, linger=not self._is_sent)
+                return
         self._forward(data, self.client)
         if self._is_opaque or self.client.is_closed:
             return

@@ -8,14 +8,16 @@ import asyncio
 import errno
 import logging
 import socket
+import ssl
 from collections import OrderedDict
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Protocol
 
 import msgspec
 
 from aiproxyd.classify import ProviderTable
 from aiproxyd.config.schema import Config
+from aiproxyd.mitm.bridge import Bridge
 from aiproxyd.mitm.courier import Courier
 from aiproxyd.mitm.deadlines import Deadlines
 from aiproxyd.mitm.decrypted import DecryptedConnection
@@ -25,7 +27,7 @@ from aiproxyd.mitm.pair import Pair
 from aiproxyd.mitm.relay import Relay, RelaySettings, Tap
 from aiproxyd.mitm.report import Reporter
 from aiproxyd.mitm.routers import ConnectRouter
-from aiproxyd.mitm.tls import ClientContexts, UpstreamTls
+from aiproxyd.mitm.tls import ClientContexts, UpstreamTls, client_failure
 from aiproxyd.mitm.tunnel import PipePool, Tunnel
 from aiproxyd.model.authority import Authority
 from aiproxyd.model.head import Headers
@@ -42,6 +44,10 @@ _ACCEPTS_PER_WAKE_UP = 32
 _ACCEPT_PAUSE_SECONDS = 1.0
 
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+type _Admit = Callable[[socket.socket, tuple[str, int]], None]
+type _Listener = tuple[socket.socket, _Admit]
 
 
 class Decision(Protocol):
@@ -95,6 +101,8 @@ class Front:
         self,
         sockets: Iterable[socket.socket],
         *,
+        tls_sockets: Iterable[socket.socket] = (),
+        listener_context: ssl.SSLContext | None = None,
         engine: Decider,
         egress: Egress,
         reporter: Reporter,
@@ -110,6 +118,8 @@ class Front:
 
         Args:
             sockets: Bound and listening; they are made non-blocking, and are left open at the end: others may share them.
+            tls_sockets: The same, for clients that speak TLS with the proxy itself.
+            listener_context: For these. Assign another at a reload.
             engine: Decides about each CONNECT.
             egress: Dials.
             reporter: Is told of verdicts and ends.
@@ -130,12 +140,16 @@ class Front:
         self.providers = providers
         self.settings = settings
         self.upstreams = upstreams or Upstreams()
+        self.listener_context = listener_context
         self.deadlines = Deadlines(tick_seconds=tick_seconds)
         self.is_draining = False
         self.refusals = RefusalLog()
         self._pipes = PipePool()
         self.loop = asyncio.get_running_loop()
-        self._listeners = list(sockets)
+        self._listeners: list[_Listener] = [
+            *((listener, self.admit) for listener in sockets),
+            *((listener, self._admit_over_tls) for listener in tls_sockets),
+        ]
         self._inbounds: set[Inbound] = set()
         self._pairs: set[Pair | Tunnel | Courier] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -150,9 +164,9 @@ class Front:
 
     def start(self) -> None:
         """Begin to accept."""
-        for listener in self._listeners:
+        for listener, admit in self._listeners:
             listener.setblocking(False)
-            self.loop.add_reader(listener.fileno(), self._accept, listener)
+            self.loop.add_reader(listener.fileno(), self._accept, listener, admit)
 
     async def serve(self) -> None:
         """Accept until `drain` or `close`."""
@@ -164,7 +178,7 @@ class Front:
         if self.is_draining:
             return
         self.is_draining = True
-        for listener in self._listeners:
+        for listener, _ in self._listeners:
             self.loop.remove_reader(listener.fileno())
         self._stopped.set()
         for inbound in tuple(self._inbounds):
@@ -235,7 +249,7 @@ class Front:
 
     # Accepting
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self, listener: socket.socket, admit: _Admit) -> None:
         for _ in range(_ACCEPTS_PER_WAKE_UP):
             try:
                 connection, address = listener.accept()
@@ -246,7 +260,7 @@ class Front:
                     # The listener stays readable, so the loop would spin.
                     log.warning("accepting rests for a second: %s", exc.strerror)
                     self.loop.remove_reader(listener.fileno())
-                    self.loop.call_later(_ACCEPT_PAUSE_SECONDS, self._accept_again, listener)
+                    self.loop.call_later(_ACCEPT_PAUSE_SECONDS, self._accept_again, listener, admit)
                     return
                 log.warning("a connection could not be accepted: %s", exc.strerror)
                 return
@@ -255,11 +269,11 @@ class Front:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError:
                 pass  # reset already: reading says so
-            self.admit(connection, (str(address[0]), int(address[1])))
+            admit(connection, (str(address[0]), int(address[1])))
 
-    def _accept_again(self, listener: socket.socket) -> None:
+    def _accept_again(self, listener: socket.socket, admit: _Admit) -> None:
         if not self.is_draining:
-            self.loop.add_reader(listener.fileno(), self._accept, listener)
+            self.loop.add_reader(listener.fileno(), self._accept, listener, admit)
 
     # Who is here
 
@@ -277,6 +291,26 @@ class Front:
         inbound = Inbound(connection, client, self)
         self._inbounds.add(inbound)
         inbound.await_head(received)
+
+    def _admit_over_tls(self, connection: socket.socket, client: tuple[str, int]) -> None:
+        """Begin TLS with a client, and await a request in it."""
+        if self.is_draining or self.listener_context is None:
+            connection.close()
+            return
+
+        def closed(_reason: str) -> None:
+            self.leave(bridge)
+
+        def secured(error: OSError | None) -> None:
+            if error is None:
+                self.admit(bridge.end, client)
+            else:
+                reason = f"listener_tls_{client_failure(error)}"
+                self.refusals.note(client[0], reason, "the proxy itself", self.reporter.monotonic())
+
+        bridge = Bridge(connection, deadlines=self.deadlines, on_closed=closed)
+        self.keep(bridge)
+        bridge.secure(self.listener_context, secured, timeout_seconds=self.settings.relay.client_tls_timeout_seconds)
 
     def forget(self, inbound: Inbound) -> None:
         """A client's connection closed, or became a tunnel or a relay."""

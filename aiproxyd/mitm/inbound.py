@@ -16,19 +16,20 @@ from aiproxyd.mitm.connect import token_of
 from aiproxyd.mitm.courier import Courier
 from aiproxyd.mitm.deadlines import Deadline
 from aiproxyd.mitm.decrypted import DecryptedConnection
-from aiproxyd.mitm.egress import AddressBlocked, DialFailed
+from aiproxyd.mitm.egress import AddressBlocked
 from aiproxyd.mitm.forward import PlainExchange
 from aiproxyd.mitm.leg import Destination
 from aiproxyd.mitm.pair import LINGER_SECONDS
 from aiproxyd.mitm.relay import Relay
 from aiproxyd.mitm.route import Router
 from aiproxyd.mitm.routers import ConnectRouter, destination_of
+from aiproxyd.mitm.upstream_proxy import DialFailed, UpstreamProxy
 from aiproxyd.model.authority import Authority
 from aiproxyd.model.head import RequestHead
 from aiproxyd.model.observation import ConnectDecided
 from aiproxyd.model.principal import ANONYMOUS
 from aiproxyd.model.verdict import Action, Verdict
-from aiproxyd.wire.http1_head import for_origin, parse_request, plain_answer, request_length, without_fields
+from aiproxyd.wire.http1_head import for_origin, for_proxy, parse_request, plain_answer, request_length, without_fields
 
 if TYPE_CHECKING:  # the two know each other
     from aiproxyd.mitm.front import Decision, Front
@@ -209,9 +210,15 @@ class Inbound:
             return
         authority = decision.authority
         dialled = reporter.monotonic()
+        proxy = None
         destination = self._destination(verdict.provider if verdict.action is Action.DECRYPT else "", authority)
         try:
-            upstream = await self._front.egress.dial(destination.authority, exempt=destination.is_exempt)
+            if head.method == "CONNECT":
+                upstream = await self._front.egress.dial(
+                    destination.authority, exempt=destination.is_exempt, decrypts=verdict.action is Action.DECRYPT
+                )
+            else:
+                upstream, proxy = await self._front.egress.dial_plain(authority)
         except AddressBlocked:
             sentence = (
                 f"{authority.host} is at a private or reserved address; ask the operator for egress.allowed_private_cidrs"
@@ -223,6 +230,8 @@ class Inbound:
         except DialFailed as exc:
             if exc.reason == "resolve":
                 sentence = f"{authority.host} cannot be resolved from this proxy"
+            elif exc.reason == "upstream_proxy_refused":
+                sentence = f"the proxy behind this one does not connect to {authority}"
             else:
                 sentence = f"{authority} cannot be reached from this proxy"
             answer = plain_answer(502, "Bad Gateway", sentence)
@@ -232,7 +241,10 @@ class Inbound:
             return
         try:
             self._tell(verdict, authority, 200, decide_seconds, reporter.monotonic() - dialled)
-            self._connect(request, verdict, destination, authority, upstream)
+            if head.method != "CONNECT" and not self._is_closed:
+                self._exchange(request, authority, upstream, proxy)
+            else:
+                self._connect(request, verdict, destination, authority, upstream)
         except BaseException:
             upstream.close()
             raise
@@ -248,8 +260,6 @@ class Inbound:
         front = self._front
         if self._is_closed:
             upstream.close()
-        elif request.head.method != "CONNECT":
-            self._exchange(request, authority, upstream)
         elif verdict.action is Action.TUNNEL:
             if self._say(CONNECTED):
                 front.open_tunnel(self._leave(), upstream, authority)
@@ -351,7 +361,7 @@ class Inbound:
         front.keep(courier)
         return courier
 
-    def _exchange(self, request: _Request, authority: Authority, upstream: socket.socket) -> None:
+    def _exchange(self, request: _Request, authority: Authority, upstream: socket.socket, proxy: UpstreamProxy | None) -> None:
         front = self._front
         client = self._leave()
         started = front.reporter.monotonic()
@@ -371,9 +381,13 @@ class Inbound:
             max_head_bytes=front.settings.max_head_bytes,
             on_closed=closed,
             on_done=done,
+            on_proxy_challenge=proxy.refused_credentials if proxy is not None else None,
         )
         front.keep(exchange)
-        outgoing = for_origin(request.raw, request.head, request.target)
+        if proxy is None:
+            outgoing = for_origin(request.raw, request.head, request.target)
+        else:
+            outgoing = for_proxy(request.raw, request.head, request.target, proxy.authorization)
         own = front.settings.relay.own_headers
         if request.head.headers.has_any(own):
             outgoing = without_fields(outgoing, own)

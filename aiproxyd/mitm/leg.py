@@ -87,7 +87,8 @@ class Leg:
             return
         authority = self.destination.authority
         self._secured = self._loop.create_future()
-        self._stream.secure(self._tls.context, server_hostname=authority.host, session=self._tls.session(authority))
+        session = self._tls.session(authority)
+        self._stream.secure(self._tls.context, self._tls_ended, server_hostname=authority.host, session=session)
         try:
             async with asyncio.timeout(timeout_seconds):
                 error = await self._secured
@@ -203,7 +204,7 @@ class Leg:
         stream.resume()
         self._loop.call_soon(stream.on_readable)
 
-    def secured(self, stream: Stream, error: OSError | None) -> None:  # noqa: ARG002
+    def _tls_ended(self, error: OSError | None) -> None:
         """The handshake is over."""
         if self._secured is not None and not self._secured.done():
             self._secured.set_result(error)

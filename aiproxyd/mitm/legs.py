@@ -6,10 +6,11 @@ Not a pool: they belong to one client's connection, so that nobody's answers can
 import asyncio
 import socket
 
-from aiproxyd.mitm.egress import AddressBlocked, DialFailed, Egress
+from aiproxyd.mitm.egress import AddressBlocked, Egress
 from aiproxyd.mitm.leg import Destination, Leg, LegFailed, LegUser
 from aiproxyd.mitm.relay import RelaySettings
 from aiproxyd.mitm.tls import UpstreamTls
+from aiproxyd.mitm.upstream_proxy import DialFailed
 
 # A client of the reverse listener may speak with several providers over one connection; more are closed when they are idle.
 MAX_IDLE_LEGS = 4
@@ -114,7 +115,7 @@ async def dial(egress: Egress, destination: Destination) -> socket.socket:
     """
     authority = destination.authority
     try:
-        return await egress.dial(authority, exempt=destination.is_exempt)
+        return await egress.dial(authority, exempt=destination.is_exempt, decrypts=True)
     except AddressBlocked:
         sentence = f"{authority.host} is at a private or reserved address; ask the operator for egress.allowed_private_cidrs"
         raise LegFailed(sentence, status_code=403, detail="address") from None

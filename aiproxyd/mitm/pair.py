@@ -121,10 +121,6 @@ class Pair:
         """See `Owner`."""
         self._lost(stream, error)
 
-    def secured(self, stream: Stream, error: OSError | None) -> None:
-        """See `Owner`."""
-        raise NotImplementedError
-
     def broke(self, stream: Stream) -> None:  # noqa: ARG002
         """See `Owner`."""
         self.close("error")

@@ -154,9 +154,12 @@ class Relay(Pair):
         self._client_deadline = self._deadlines.start(self._settings.client_tls_timeout_seconds, self._client_too_slow)
         self._upstream_deadline = self._deadlines.start(self._settings.upstream_tls_timeout_seconds, self._upstream_too_slow)
         self.upstream.secure(
-            upstream_tls.context, server_hostname=host, session=upstream_tls.session(self._connection.authority)
+            upstream_tls.context,
+            self._upstream_secured,
+            server_hostname=host,
+            session=upstream_tls.session(self._connection.authority),
         )
-        self.client.secure(client_context, server_side=True)
+        self.client.secure(client_context, self._client_secured, server_side=True)
 
     def drain(self) -> None:
         """Close when no request is open; requests that are open have until `close`."""
@@ -172,13 +175,6 @@ class Relay(Pair):
         super().close(reason, reset=reset)
 
     # TLS
-
-    def secured(self, stream: Stream, error: OSError | None) -> None:
-        """See `Owner`."""
-        if stream is self.client:
-            self._client_secured(error)
-        else:
-            self._upstream_secured(error)
 
     def _client_secured(self, error: OSError | None) -> None:
         if self._client_deadline is not None:

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 _READ_BYTES = 16384
 _BULK_BYTES = 4 * _READ_BYTES
 
+type Secured = Callable[[OSError | None], None]
+
 _WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError)
 
 
@@ -38,9 +40,6 @@ class Owner(Protocol):
     def unwritable(self, stream: "Stream", error: OSError) -> None:
         """What was written before cannot leave any more. What the peer said last may still be read."""
 
-    def secured(self, stream: "Stream", error: OSError | None) -> None:
-        """The TLS handshake is over; it succeeded when there is no error."""
-
     def broke(self, stream: "Stream") -> None:
         """A method of the owner raised, which is a bug: close what hangs on the stream. Must not raise."""
 
@@ -51,9 +50,9 @@ class Stream:
     __slots__ = (
         "_error",
         "_loop",
+        "_on_secured",
         "_owner",
         "_reading",
-        "_secures",
         "_unsent",
         "_writing",
         "fileno",
@@ -73,7 +72,8 @@ class Stream:
         self._owner = owner
         self._reading = False
         self._writing = False
-        self._secures = False
+        self._on_secured: Secured | None = None
+        """Who waits for the end of the handshake, while there is one."""
         self._error: OSError | None = None
         self._unsent: deque[memoryview] = deque()
 
@@ -82,13 +82,14 @@ class Stream:
     def secure(
         self,
         context: ssl.SSLContext,
+        on_secured: Secured,
         *,
         server_side: bool = False,
         server_hostname: str | None = None,
         session: ssl.SSLSession | None = None,
     ) -> None:
-        """Begin TLS; the owner's `secured` says how it went, never before this returns."""
-        self._secures = True
+        """Begin TLS; `on_secured` is told how it went, never before this returns: None, or what went wrong."""
+        self._on_secured = on_secured
         try:
             self.socket = context.wrap_socket(
                 self.socket,
@@ -108,7 +109,7 @@ class Stream:
             self._loop.call_soon(self._guard, self._shake)
 
     def _shake(self) -> None:
-        if not self._secures or self.is_closed:
+        if self._on_secured is None or self.is_closed:
             return
         try:
             self.socket.do_handshake()  # type: ignore[union-attr]  # wrapped by now
@@ -123,12 +124,12 @@ class Stream:
             self._secured(None)
 
     def _secured(self, error: OSError | None) -> None:
-        if self.is_closed:
+        on_secured, self._on_secured = self._on_secured, None
+        if on_secured is None or self.is_closed:
             return
-        self._secures = False
         self._ignore_reads()
         self._ignore_writes()
-        self._owner.secured(self, error)
+        on_secured(error)
 
     # Reading
 
@@ -200,7 +201,7 @@ class Stream:
 
     def on_readable(self) -> None:
         try:
-            if self._secures:
+            if self._on_secured is not None:
                 self._shake()
             elif self._reading:
                 self._owner.readable(self)
@@ -241,7 +242,7 @@ class Stream:
 
     def _on_writable(self) -> None:
         try:
-            if self._secures:
+            if self._on_secured is not None:
                 self._shake()
             elif self._unsent:
                 self._flush()
@@ -323,6 +324,7 @@ class Stream:
         if self.is_closed:
             return
         self.is_closed = True
+        self._on_secured = None
         self._ignore_reads()
         self._ignore_writes()
         self._unsent.clear()

@@ -13,6 +13,8 @@ from typing import Protocol
 
 import certifi
 
+from aiproxyd.exceptions import CertificateError
+
 # An SSL_CTX with its leaf is about 50 KiB, so the cache stays below 13 MiB.
 MAX_CONTEXTS = 256
 
@@ -61,6 +63,58 @@ class ClientContexts:
         return context
 
 
+def listener_context(cert_file: Path, key_file: Path) -> ssl.SSLContext:
+    """Return the server-side context of listeners that speak TLS themselves.
+
+    Raises:
+        CertificateError: The files cannot be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    context.num_tickets = 1
+    try:
+        # An empty password, or OpenSSL would ask the terminal for that of an encrypted key.
+        context.load_cert_chain(cert_file, key_file, password="")
+    except (OSError, ValueError) as exc:
+        why = exc.strerror or str(exc) if isinstance(exc, OSError) else str(exc)
+        raise CertificateError(f"listen_tls: {cert_file} and {key_file} cannot be used: {why}") from exc
+    return context
+
+
+def proxy_context(trust: str, ca_file: Path | None) -> ssl.SSLContext:
+    """Return the client-side context for an upstream proxy.
+
+    Args:
+        trust: See `UpstreamTls`.
+        ca_file: PEM of further roots.
+
+    Raises:
+        CertificateError: The file cannot be used.
+    """
+    try:
+        return _trusting_context(trust, ca_file)
+    except (OSError, ValueError) as exc:
+        why = exc.strerror or str(exc) if isinstance(exc, OSError) else str(exc)
+        raise CertificateError(f"egress.upstream_proxy_ca_file: {ca_file} cannot be used: {why}") from exc
+
+
+def _trusting_context(trust: str, ca_file: Path | None) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies chain and host name
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an operator may trust an intermediate
+    context.set_alpn_protocols(["http/1.1"])
+    if trust == "system":
+        context.load_default_certs()
+    else:
+        context.load_verify_locations(certifi.where())
+    if ca_file is not None:
+        context.load_verify_locations(ca_file)
+    return context
+
+
 class UpstreamTls:
     """The client-side context for providers, and the sessions that were agreed on with them."""
 
@@ -71,18 +125,7 @@ class UpstreamTls:
             trust: `certifi`, or `system` for the operating system's roots.
             trusted_ca_file: PEM of further roots.
         """
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies chain and host name
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.options |= ssl.OP_NO_RENEGOTIATION
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an operator may trust an intermediate
-        context.set_alpn_protocols(["http/1.1"])
-        if trust == "system":
-            context.load_default_certs()
-        else:
-            context.load_verify_locations(certifi.where())
-        if trusted_ca_file is not None:
-            context.load_verify_locations(trusted_ca_file)
-        self.context = context
+        self.context = _trusting_context(trust, trusted_ca_file)
         self._sessions: OrderedDict[tuple[str, int], ssl.SSLSession] = OrderedDict()
 
     def session(self, authority: tuple[str, int]) -> ssl.SSLSession | None:

@@ -156,15 +156,35 @@ def for_origin(raw: bytes, head: RequestHead, target: str) -> bytes:
         head: The same, parsed.
         target: The same head's target as it was written, in absolute form.
     """
+    start, fields = _hop_by_hop_removed(raw, head, target)
+    start = start.replace(target.encode("latin-1"), _origin_form(target).encode("latin-1"), 1)
+    return start + b"\r\n" + fields
+
+
+def for_proxy(raw: bytes, head: RequestHead, target: str, authorization: str) -> bytes:
+    """Return the head of a plain `http://` request as another proxy expects it: as `for_origin`, but in absolute form.
+
+    Args:
+        raw: See `for_origin`.
+        head: See `for_origin`.
+        target: See `for_origin`.
+        authorization: Value of `Proxy-Authorization` for that proxy; empty for none.
+    """
+    start, fields = _hop_by_hop_removed(raw, head, target)
+    ours = f"Proxy-Authorization: {authorization}\r\n".encode("latin-1") if authorization else b""
+    return start + b"\r\n" + ours + fields
+
+
+def _hop_by_hop_removed(raw: bytes, head: RequestHead, target: str) -> tuple[bytes, bytes]:
+    """Return the request line and the fields that may go on, `Host` as the target says."""
     match = _ABSOLUTE_FORM.match(target)
     authority = match[0].partition("://")[2] if match is not None else ""
     start, _, fields = without_proxy_fields(raw).partition(b"\r\n")
-    start = start.replace(target.encode("latin-1"), _origin_form(target).encode("latin-1"), 1)
     fields = without_fields(fields, frozenset(head.headers.tokens("connection")) - _FRAMING)
     if [value.lower() for value in head.headers.all("host")] != [authority.lower()]:
         fields = re.sub(rb"(?:(?<=\r\n)|\A)host:[^\r\n]*\r\n", b"", fields, flags=re.IGNORECASE)
         fields = b"Host: " + authority.encode("latin-1") + b"\r\n" + fields
-    return start + b"\r\n" + fields
+    return start, fields
 
 
 def keeps_alive(head: RequestHead | ResponseHead) -> bool:

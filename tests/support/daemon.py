@@ -188,7 +188,8 @@ class Daemon:
             time.sleep(_POLL_SECONDS)
         self._families += self.process_tree()
         # Not written before the next start: a daemon notices changes of its file.
-        self.config["listen"] = self.listen
+        if self.run["listen"]:
+            self.config["listen"] = self.listen
         self.config["admin"]["listen"] = self.admin_listen
 
     def stop(self, timeout_seconds: float = 60.0) -> int:
@@ -279,6 +280,11 @@ class Daemon:
     def listen(self) -> str:
         """`host:port` of the proxy; while it is down, where it will be again."""
         return str(self.run.get("listen", [self.config["listen"]])[0])
+
+    @property
+    def listen_tls(self) -> str:
+        """`host:port` of the proxy for clients that speak TLS with it."""
+        return str(self.run["listen_tls"][0])
 
     @property
     def port(self) -> int:

@@ -37,7 +37,7 @@ async def one_worker(tmp_path, count=1, **environ):
         return None
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        supervisor = Supervisor(listen=[listener], configuration=configuration_of(config), authenticate=authenticate)
+        supervisor = Supervisor(listen={"proxy": [listener]}, configuration=configuration_of(config), authenticate=authenticate)
         await supervisor.start(count)
         supervisor.port = listener.getsockname()[1]
         try:

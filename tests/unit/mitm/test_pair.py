@@ -103,9 +103,3 @@ async def test_a_fault_closes_both(ends, caplog):
     assert pair.client.is_closed
     assert pair.upstream.is_closed
     assert "its relay failed" in caplog.text
-
-
-async def test_a_pair_does_not_speak_tls_by_itself(ends):
-    pair, *_ = ends
-    with pytest.raises(NotImplementedError):
-        pair.secured(pair.client, None)

@@ -47,10 +47,13 @@ class Owner:
     def unwritable(self, stream, error):
         self.told.append("unwritable")
 
-    def secured(self, stream, error):
-        self.told.append("secured" if error is None else f"insecure: {type(error).__name__}")
-        if error is None:
-            stream.resume()
+    def secure(self, stream, context, **how):
+        def secured(error):
+            self.told.append("secured" if error is None else f"insecure: {type(error).__name__}")
+            if error is None:
+                stream.resume()
+
+        stream.secure(context, secured, **how)
 
     def broke(self, stream):
         self.told.append("broke")
@@ -85,8 +88,8 @@ async def secured(contexts):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
     owners = Owner(), Owner()
     streams = tuple(Stream(end, owner, asyncio.get_running_loop()) for end, owner in zip((left, right), owners, strict=True))
-    streams[0].secure(client, server_hostname=HOST)
-    streams[1].secure(server, server_side=True)
+    owners[0].secure(streams[0], client, server_hostname=HOST)
+    owners[1].secure(streams[1], server, server_side=True)
     await until(lambda: all("secured" in owner.told for owner in owners))
     for owner in owners:
         owner.told.clear()
@@ -255,7 +258,7 @@ async def test_garbage_in_tls_is_a_broken_connection(secured):
 @pytest.mark.parametrize("hostname", ["", ".example.com", "a" * 300])
 async def test_a_name_that_tls_cannot_say_is_no_secure_stream(plain, contexts, hostname):
     stream, owner, _ = plain
-    stream.secure(contexts[1], server_hostname=hostname)
+    owner.secure(stream, contexts[1], server_hostname=hostname)
     assert not owner.told
     await until(lambda: owner.told)
     assert owner.told[0].startswith("insecure: ")
@@ -263,7 +266,7 @@ async def test_a_name_that_tls_cannot_say_is_no_secure_stream(plain, contexts, h
 
 async def test_a_stream_that_is_closed_in_its_handshake_says_nothing(plain, contexts):
     stream, owner, far = plain
-    stream.secure(contexts[1], server_hostname=HOST)
+    owner.secure(stream, contexts[1], server_hostname=HOST)
     stream.close()
     await asyncio.sleep(0.01)
     assert not owner.told
@@ -272,7 +275,7 @@ async def test_a_stream_that_is_closed_in_its_handshake_says_nothing(plain, cont
 
 async def test_a_peer_that_leaves_in_the_handshake_is_an_error(plain, contexts):
     stream, owner, far = plain
-    stream.secure(contexts[0], server_side=True)
+    owner.secure(stream, contexts[0], server_side=True)
     far.close()
     await until(lambda: owner.told)
     assert owner.told[0].startswith("insecure: ")
