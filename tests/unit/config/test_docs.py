@@ -45,6 +45,7 @@ def test_every_setting_is_described_and_on_the_page() -> None:
             "store",
             "logging",
             "metrics",
+            "listen_tls",
             "tracing",
             "pricing",
         }:
