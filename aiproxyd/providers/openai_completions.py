@@ -53,6 +53,7 @@ class _Completion(msgspec.Struct):
     choices: list[_Choice] | None = None
     usage: ChatUsage | None = None
     error: msgspec.Raw = requests.NOTHING
+    object: msgspec.Raw = requests.NOTHING
 
 
 _COMPLETION: Final = msgspec.json.Decoder(_Completion)
@@ -78,7 +79,11 @@ class _Reader:
         elif data:
             if event.event not in {"message", "error"}:
                 out.append(unknown("event", event.event))
-            self._read(decode(_COMPLETION, data), out)
+            chunk = decode(_COMPLETION, data)
+            if chunk.choices is None and is_null(chunk.error) and text_of(chunk.object) == "error":
+                # Flat, as vLLM has it: the chunk itself is the error.
+                chunk.error = msgspec.Raw(data)
+            self._read(chunk, out)
 
     def finish(self, out: list[StreamEvent]) -> None:
         if self._finish_reason or self._failed:

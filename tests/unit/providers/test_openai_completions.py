@@ -89,3 +89,12 @@ def test_broken_conversations_give_events_or_one_wire_error_within_the_limit(see
     check_total(API.stream_parser if case.is_stream else API.document_parser, bytewise(response), source.choice([200, 1 << 20]))
     API.read_error(source.choice([400, 401, 429, 500, 529, 599]), response)
     assert isinstance(API.read_request(mutated(case.request, source), case.head()), RequestFacts)
+
+
+def test_a_chunk_may_itself_be_the_error() -> None:
+    parser = API.stream_parser(1 << 20)
+    stream = (
+        b'data: {"id":"c","choices":[{"text":"a"}]}\n\ndata: {"object":"error","message":"No.","code":500}\n\ndata: [DONE]\n\n'
+    )
+    *_, reported, ended = parser.feed(stream)
+    assert (reported.message, ended.complete) == ("No.", False)  # type: ignore[union-attr]
