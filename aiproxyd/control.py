@@ -35,7 +35,8 @@ from aiproxyd.exceptions import AiproxydError
 from aiproxyd.fold import Fold, LiveSink
 from aiproxyd.housekeeping import keep_statistics, prune
 from aiproxyd.identity.users import Identity, ensure_first_user
-from aiproxyd.journal.segments import has_live_worker, journal_bytes
+from aiproxyd.journal.daemon_id import daemon_id_of
+from aiproxyd.journal.segments import has_live_worker, journal_bytes, segments_in
 from aiproxyd.listeners import name_of, open_listeners
 from aiproxyd.mitm.network_files import check_files
 from aiproxyd.model.credential import ProviderKeys
@@ -149,8 +150,9 @@ class Control:
         _own_folder(journal)
         self._ca = CertificateAuthority.of(config)
         self._prices = PriceBook(config.pricing.to_overrides())
-        self._store = await Store.open(config.store_url, pricer=self._prices)
+        self._store = await Store.open(config.store_url, daemon_id=daemon_id_of(journal), pricer=self._prices)
         stack.push_async_callback(self._store.close)
+        await self._store.adopt_positions([segment.name for segment in segments_in(journal)])
         self._identity = Identity(config.auth.users, self._store)
         self.first_user = await ensure_first_user(self._store, config)
         self._table = provider_table(config, problems_of(self._keys))

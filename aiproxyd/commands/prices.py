@@ -156,10 +156,11 @@ def reprice(
 
 async def _reprice(settings: "Config", since: dt.datetime, *, dry_run: bool) -> "Repricing":
     from aiproxyd.storage.store import Store
+    from aiproxyd.telemetry.prices import ExactPrices
 
     store = await Store.open(settings.store_url, create=False)
     try:
-        return await store.reprice(_book(settings), since, dry_run=dry_run)
+        return await store.reprice(ExactPrices(_book(settings)), since, dry_run=dry_run)
     finally:
         await store.close()
 

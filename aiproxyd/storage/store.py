@@ -65,8 +65,7 @@ class Store:
 
         Args:
             url: `sqlite+aiosqlite:///PATH`, `postgresql+asyncpg://…`, or the same without a driver.
-            daemon_id: Whose journal positions are meant, where several daemons share a database. Segments of different
-                workers never share a name, so that it only keeps the positions tidy.
+            daemon_id: Whose journal positions are meant, where several daemons share a database.
             create: Whether a missing file is made and an old schema brought up to date; without it either is an error.
             pricer: Knows what responses cost; without one they are stored without a cost.
 
@@ -271,6 +270,25 @@ class Store:
         if segments is not None:
             query = query.where(columns.segment.in_(sorted(segments)))
         return {row.segment: row.position for row in await connection.execute(query)}
+
+    async def adopt_positions(self, segments: Collection[str]) -> None:
+        """Take over the positions of segments that are in this daemon's journal, whoever saved them: an earlier version, or this
+        daemon under another id.
+
+        Raises:
+            StorageError: Nothing was written.
+        """
+        columns = journal_positions.c
+
+        async def adopt(connection: AsyncConnection) -> None:
+            for piece in in_pieces(segments):
+                await connection.execute(
+                    update(journal_positions)
+                    .where(columns.segment.in_(piece), columns.daemon_id != self._daemon_id)
+                    .values(daemon_id=self._daemon_id)
+                )
+
+        await self._write(adopt)
 
     async def forget_positions(self, segments: Collection[str]) -> None:
         """Delete the positions of segments that were removed.

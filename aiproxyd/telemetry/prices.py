@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
+import structlog
 import yaml
 
 from aiproxyd.pricing import MICROS_PER_USD, STANDARD, Charge, Cost, Override, Part, Rate, Rates, cost_of
@@ -68,6 +69,9 @@ _SAME_EVERYWHERE: Final = (
 )  # fmt: skip
 
 
+_log = structlog.get_logger(__name__)
+
+
 class PriceBook:
     """Every price that is known. A `pricing.Pricer`."""
 
@@ -77,6 +81,9 @@ class PriceBook:
 
         self.version: Final = importlib.metadata.version(GENAI_PRICES)
         """Of the data."""
+        self.failures = 0
+        """Responses that have no cost because of a fault, since the start."""
+        self._failed_models: Final[set[str]] = set()
         self._corrections: Final = corrections()
         self._overrides: tuple[Override, ...] = tuple(overrides)
         self._lists: Final[dict[str, Provider]] = {provider.id: provider for provider in providers}
@@ -89,7 +96,19 @@ class PriceBook:
         self._rates.clear()
 
     def price(self, charge: Charge) -> Cost | None:
-        """Return what a response costs, or None when that is not known."""
+        """Return what a response costs, or None when that is not known, or cannot be found out: a fault here must not hold up records."""
+        try:
+            return self.find_price(charge)
+        except Exception as exc:
+            self.failures += 1
+            # Once a model, and without what the client said but its name.
+            if charge.model not in self._failed_models and len(self._failed_models) < MAX_CACHED:
+                self._failed_models.add(charge.model)
+                _log.error("a response has no cost, because its price cannot be found", model=charge.model, error=repr(exc))
+            return None
+
+    def find_price(self, charge: Charge) -> Cost | None:
+        """Return the same, for those who would rather stop than write that a price is not known."""
         rates = self.rates(charge)
         if rates is None:
             return None
@@ -195,6 +214,17 @@ class PriceBook:
             if variant.when not in seen and variant.prices.__dict__:
                 seen.append(dict(variant.when))
         return seen
+
+
+class ExactPrices:
+    """The same prices for pricing again: a fault stops it, where `PriceBook` would say that the price is not known."""
+
+    def __init__(self, book: PriceBook) -> None:
+        self._book = book
+
+    def price(self, charge: Charge) -> Cost | None:
+        """Return what a response costs, or None when that is not known."""
+        return self._book.find_price(charge)
 
 
 def corrections() -> tuple[Override, ...]:

@@ -394,3 +394,17 @@ async def test_a_store_that_cannot_be_opened_says_so_without_the_password(url: s
         await Store.open(url)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+async def test_each_daemon_has_positions_of_its_own_and_takes_over_those_of_its_segments(database_url: str) -> None:
+    first, second = [await Store.open(database_url, daemon_id=name) for name in ("first", "second")]
+    await first.apply(of_worker("w", *life("a")), {"w-00000001.jsonl": 10, "w-00000002.jsonl": 20})
+    await second.apply(of_worker("v", *life("b")), {"v-00000001.jsonl": 30})
+    assert await second.positions() == {"v-00000001.jsonl": 30}
+    renamed = await Store.open(database_url, daemon_id="renamed")
+    await renamed.adopt_positions(["w-00000002.jsonl", "w-00000003.jsonl"])
+    assert await renamed.positions() == {"w-00000002.jsonl": 20}
+    assert await first.positions() == {"w-00000001.jsonl": 10}
+    assert await second.positions() == {"v-00000001.jsonl": 30}
+    for store in (first, second, renamed):
+        await store.close()

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import yaml
 
 from aiproxyd.model.billing import Billing
 from aiproxyd.model.usage import TokenUsage
 from aiproxyd.pricing import Charge, Override, Part, Rate
 from aiproxyd.telemetry import prices
-from aiproxyd.telemetry.prices import PriceBook, corrections
+from aiproxyd.telemetry.prices import ExactPrices, PriceBook, corrections
 
 _TABLE = yaml.safe_load(Path(__file__).with_name("price_table.yaml").read_text())
 _ROWS = [
@@ -255,3 +256,19 @@ def test_models_are_found_by_the_names_that_clouds_give_them(
     assert (rates is None) == (usd is None)
     if rates is not None and usd is not None:
         assert rates.parts[Part.INPUT].base == Decimal(usd) * 1_000_000
+
+
+def test_a_fault_leaves_a_response_without_a_cost_and_is_told_once_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    book = PriceBook()
+
+    def broken(charge: Charge) -> None:
+        raise ZeroDivisionError(charge.model)
+
+    monkeypatch.setattr(book, "rates", broken)
+    with structlog.testing.capture_logs() as logs:
+        assert [book.price(_charge("openai", model)) for model in ("gpt-5", "gpt-5", "gpt-4o")] == [None] * 3
+    assert book.failures == 3
+    assert [line["model"] for line in logs] == ["gpt-5", "gpt-4o"]
+    # Pricing again must not write that a price is not known.
+    with pytest.raises(ZeroDivisionError):
+        ExactPrices(book).price(_charge("openai", "gpt-5"))
