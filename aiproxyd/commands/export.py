@@ -24,6 +24,7 @@ from aiproxyd.commands.selecting import (
     StartedBeforeOption,
     UrlOption,
     selection_from,
+    user_meant,
 )
 from aiproxyd.commands.table import csv_cell
 from aiproxyd.exceptions import AiproxydError
@@ -119,7 +120,7 @@ def export(
     if chosen is Format.PARQUET and file is None:
         raise typer.BadParameter("parquet needs --file")
     selection = selection_from(
-        initiator=initiator,
+        initiator=user_meant(initiator, url),
         provider=provider,
         model=model,
         client=client,

@@ -19,6 +19,7 @@ from aiproxyd.commands.selecting import (
     UrlOption,
     limit_of,
     selection_from,
+    user_meant,
     uuid_of,
 )
 from aiproxyd.commands.table import Output, OutputOption, json_text, print_programs
@@ -70,7 +71,7 @@ def list_(
     from aiproxyd.storage.queries import InterceptionFilter
 
     filter_ = InterceptionFilter(
-        initiator=initiator,
+        initiator=user_meant(initiator, url),
         provider=provider,
         model=model,
         client=client,
@@ -82,7 +83,7 @@ def list_(
     if url:
         # There a provider is named by its type.
         selection = selection_from(
-            initiator=initiator,
+            initiator=user_meant(initiator, url),
             provider=provider,
             model=model,
             client=client,

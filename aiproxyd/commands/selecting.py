@@ -56,7 +56,7 @@ def uuid_of(value: str | None) -> str | None:
 
 
 InitiatorOption = Annotated[
-    str, typer.Option("--initiator", help="Only those of this user, by name or id.", show_default=False)
+    str, typer.Option("--initiator", help="Only those of this user, by name or id; `me` is you.", show_default=False)
 ]
 ProviderOption = Annotated[str, typer.Option("--provider", help="Only those to this type of provider.", show_default=False)]
 ModelOption = Annotated[str, typer.Option("--model", help="Only those that asked for this model.", show_default=False)]
@@ -100,6 +100,15 @@ AdminTokenOption = Annotated[
         show_envvar=False,
     ),
 ]
+
+
+def user_meant(initiator: str, url: str) -> str:
+    """Return the user of `--initiator`: in the local store `me` is the person at the terminal, elsewhere whose token is used."""
+    if initiator != "me" or url:
+        return initiator
+    from aiproxyd.identity.users import login_name
+
+    return login_name()
 
 
 def selection_from(

@@ -17,6 +17,7 @@ from aiproxyd.commands.selecting import (
     UrlOption,
     limit_of,
     selection_from,
+    user_meant,
 )
 from aiproxyd.commands.table import Output, OutputOption, json_text, print_programs, print_rows
 from aiproxyd.exceptions import AiproxydError
@@ -52,7 +53,7 @@ def list_(
       aiproxyd sessions list --url http://proxy.example:8889 --token TOKEN
     """
     selection = selection_from(
-        initiator=initiator,
+        initiator=user_meant(initiator, url),
         provider=provider,
         model=model,
         client=client,

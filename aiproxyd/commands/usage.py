@@ -17,6 +17,7 @@ from aiproxyd.commands.selecting import (
     StartedBeforeOption,
     UrlOption,
     selection_from,
+    user_meant,
 )
 from aiproxyd.commands.sessions import dollars
 from aiproxyd.commands.table import Output, OutputOption, json_text, print_programs, print_rows
@@ -63,7 +64,7 @@ def usage(
 
     chosen = list(dict.fromkeys(Dimension(each) for each in by or [By.USER]))
     selection = selection_from(
-        initiator=initiator,
+        initiator=user_meant(initiator, url),
         provider=provider,
         model=model,
         client=client,

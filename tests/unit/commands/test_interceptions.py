@@ -83,6 +83,14 @@ def test_each_flag_narrows_the_list(aiproxyd, record) -> None:
     assert ids("--initiator", "\udcff\0") == []
 
 
+def test_me_is_the_person_at_the_terminal(aiproxyd, record, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice, bob = new_id(), new_id()
+    record(*life(alice), started(bob, at=START + 60, user="bob"), described(bob))
+    monkeypatch.setenv("LOGNAME", "bob")
+    done = aiproxyd("interceptions", "list", "--initiator", "me")
+    assert [each["id"] for each in json.loads(done.out)] == [bob]
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
