@@ -185,6 +185,7 @@ class Control:
         self._fold.on_store_error = self._metrics.store_failed
         labels = config.metrics.labels
         self._metrics_registry = LabelledRegistry(registry, labels) if labels else registry
+        self._start_pushing(stack)
 
         self._reloader = Reloader(
             path=self._config_path,
@@ -228,6 +229,15 @@ class Control:
         sender = Sender(create_exporter(settings), envelope(settings), count=self._metrics.spans_left)
         stack.push_async_callback(asyncio.to_thread, sender.close)
         return TraceSink(sender.put, settings)
+
+    def _start_pushing(self, stack: contextlib.AsyncExitStack) -> None:
+        settings = self.config.metrics.push.to_settings(socket.gethostname())
+        if settings is not None:
+            from aiproxyd.telemetry.push import Pusher
+
+            pusher = Pusher(self._metrics_registry, settings, count=self._metrics.pushed)
+            stack.push_async_callback(pusher.close)
+            stack.callback(asyncio.ensure_future(pusher.run()).cancel)
 
     def _start_interception_log(self, stack: contextlib.AsyncExitStack) -> LiveSink:
         settings = self.config.logging
@@ -370,6 +380,7 @@ class Control:
             self.config.store.url,
             metrics.token,
             metrics.basic_password,
+            metrics.push.basic_password,
             *tracing.headers.values(),
             self.config.egress.upstream_proxy,
         )

@@ -13,7 +13,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from aiproxyd.config.section import Section, restart
 from aiproxyd.pricing import Override, Part, Rate
 from aiproxyd.redaction import SENSITIVE_HEADERS
-from aiproxyd.telemetry.settings import MetricsSettings, TracingSettings
+from aiproxyd.telemetry.settings import MetricsSettings, PushSettings, TracingSettings
 
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*\Z")
 _HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+\Z")
@@ -31,6 +31,7 @@ class MetricsDialect(StrEnum):
 # Labels that metrics have already, in any dialect, or that Prometheus adds.
 _RESERVED_LABELS = frozenset(
     {
+        "basis",
         "cache_type",
         "client",
         "code",
@@ -39,6 +40,11 @@ _RESERVED_LABELS = frozenset(
         "error_type",
         "event",
         "fallback_index",
+        "gen_ai_operation_name",
+        "gen_ai_provider_name",
+        "gen_ai_request_model",
+        "gen_ai_response_model",
+        "gen_ai_token_type",
         "host",
         "initiator_id",
         "instance",
@@ -58,12 +64,14 @@ _RESERVED_LABELS = frozenset(
         "python",
         "quantile",
         "reason",
+        "result",
         "route",
         "routing_engines_used",
         "routing_rule_id",
         "routing_rule_name",
         "selected_key_id",
         "selected_key_name",
+        "server_address",
         "source",
         "state",
         "status",
@@ -75,6 +83,47 @@ _RESERVED_LABELS = frozenset(
         "worker",
     }
 )
+
+
+class PushConfig(Section):
+    """A Prometheus Pushgateway that gets the metrics besides, where nobody can reach `/metrics` to scrape it."""
+
+    url: str = restart("", pattern=r"^(https?://[^\s/?#@]+(/[^\s?#]*)?)?$")
+    """Its address, such as `http://pushgateway.internal:9091`; nothing is pushed without one."""
+    interval_seconds: float = restart(15.0, ge=1, le=3600)
+    """How often."""
+    job: str = restart("aiproxyd", pattern=r"^[^/]+$")
+    """`job` of the pushed metrics."""
+    instance: str = restart("", pattern=r"^[^/]*$")
+    """`instance` of them, by which the gateway keeps several daemons apart; the machine's name when empty."""
+    basic_user: str = restart("", max_length=120)
+    """User name of HTTP basic authentication at the gateway."""
+    basic_password: SecretStr | None = restart(None)
+    """Its password. Goes with `basic_user`."""
+
+    @model_validator(mode="after")
+    def _pair(self) -> "PushConfig":
+        if bool(self.basic_user) != (self.basic_password is not None):
+            message = "basic_user and basic_password go together"
+            raise ValueError(message)
+        return self
+
+    def to_settings(self, machine: str) -> PushSettings | None:
+        """Return what pushing needs, or None when nothing is pushed.
+
+        Args:
+            machine: The machine's name.
+        """
+        if not self.url:
+            return None
+        return PushSettings(
+            url=self.url,
+            interval_seconds=self.interval_seconds,
+            job=self.job,
+            instance=self.instance or machine,
+            basic_user=self.basic_user,
+            basic_password=self.basic_password.get_secret_value() if self.basic_password is not None else "",
+        )
 
 
 class MetricsConfig(Section):
@@ -100,6 +149,7 @@ class MetricsConfig(Section):
     """User name of HTTP basic authentication for `/metrics`."""
     basic_password: SecretStr | None = None
     """Its password. Goes with `basic_user`."""
+    push: PushConfig = PushConfig()
 
     @field_validator("dialects")
     @classmethod

@@ -417,7 +417,7 @@ _NOT_FOR_WORKERS: Any = {
     "admin": True,
     "store": True,
     "auth": {"users"},
-    "metrics": {"token", "basic_user", "basic_password"},
+    "metrics": {"token", "basic_user", "basic_password", "push"},
     "tracing": {"headers"},
     "pricing": True,
     "providers": {"__all__": {"keys"}},

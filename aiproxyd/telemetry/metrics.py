@@ -426,6 +426,10 @@ class MetricsSink:
         """Count spans that left the daemon: `sent`, `failed` or `dropped`. From any thread."""
         self._own.trace_spans.labels(result).inc(spans)
 
+    def pushed(self, result: str) -> None:
+        """Count a push to a gateway: `succeeded` or `failed`."""
+        self._own.pushes.labels(result).inc()
+
     def store_failed(self) -> None:
         """Count an attempt to store a batch that failed."""
         self._own.store_errors.inc()

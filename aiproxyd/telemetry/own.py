@@ -209,6 +209,9 @@ STORE_WRITE = histogram(
 )
 STORE_OBSERVATIONS = counter(GATEWAY + "stored_observations_total", "Observations that are stored.")
 STORE_ERRORS = counter(GATEWAY + "store_errors_total", "Attempts to store a batch that failed and are repeated.")
+PUSHES = counter(
+    GATEWAY + "metrics_pushes_total", "Pushes of the metrics to a gateway: succeeded or failed.", ("result",), ((2, "results"),)
+)
 TRACE_SPANS = counter(
     GATEWAY + "trace_spans_total",
     "Spans for the collector: sent, failed (it did not take them) or dropped (more were waiting for it than may).",
@@ -251,6 +254,7 @@ FAMILIES: tuple[Family, ...] = (
     STORE_WRITE,
     STORE_OBSERVATIONS,
     STORE_ERRORS,
+    PUSHES,
     TRACE_SPANS,
 )
 
@@ -294,4 +298,5 @@ class OwnMetrics:
         self.store_write = STORE_WRITE.histogram(registry)
         self.store_observations = STORE_OBSERVATIONS.counter(registry)
         self.store_errors = STORE_ERRORS.counter(registry)
+        self.pushes = PUSHES.counter(registry)
         self.trace_spans = TRACE_SPANS.counter(registry)

@@ -14,6 +14,17 @@ class MetricsSettings(msgspec.Struct, frozen=True):
     exemplars: bool = True
 
 
+class PushSettings(msgspec.Struct, frozen=True):
+    """Where metrics are pushed to."""
+
+    url: str
+    interval_seconds: float
+    job: str
+    instance: str
+    basic_user: str = ""
+    basic_password: str = ""
+
+
 class TracingSettings(msgspec.Struct, frozen=True):
     """Where spans go, and what is in them."""
 

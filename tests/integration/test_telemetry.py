@@ -1,7 +1,9 @@
 """Metrics of every dialect, cost and traces of the real daemon, from one client's requests."""
 
+import base64
 import ssl
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,6 +14,7 @@ from tests.integration.conftest import DaemonMaker
 from tests.support.daemon import Daemon
 from tests.support.fake_provider import FakeProvider
 from tests.support.otlp import attributes_of, grpc_collector
+from tests.support.pushgateway import needs_pushgateway, pushgateway
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -98,3 +101,41 @@ def test_every_part_of_the_overhead_is_measured_by_each_engine(daemon: Daemon, m
     for part in ("auth", "upstream_connect", "tls", "first_byte", "tap"):
         assert after.total(f"{name}_count", part=part) == before.total(f"{name}_count", part=part) + 1, part
         assert after.total(f"{name}_sum", part=part) > before.total(f"{name}_sum", part=part), part
+
+
+@needs_pushgateway
+def test_a_gateway_gets_every_metric_and_the_last_values(own_daemon: DaemonMaker, tmp_path: Path, model: str) -> None:
+    with pushgateway(tmp_path, is_locked=True) as gateway:
+        push = {
+            "url": gateway.url,
+            "instance": "here",
+            "basic_user": "pusher",
+            "basic_password": "secret",
+            "interval_seconds": 3600,
+        }
+        daemon = own_daemon(config={"metrics": {"push": push, "labels": {"environment": "test"}}})
+        daemon.wait_for_metric(1, "coder_ai_gateway_metrics_pushes_total", result="succeeded")
+        assert _ask(daemon, model).status_code == 200
+        daemon.record(model)
+        # What came after the first push is there when the daemon has stopped.
+        assert gateway.metrics().total("coder_ai_gateway_interceptions_total") == 0
+        daemon.stop()
+        metrics = gateway.metrics()
+    series = {"job": "aiproxyd", "instance": "here", "environment": "test", "model": model}
+    assert metrics.total("coder_ai_gateway_interceptions_total", **series) == 1
+    assert metrics.total("coder_ai_gateway_tokens_total", **series) > 0
+
+
+def test_a_scrape_may_want_a_token_or_a_password(own_daemon: DaemonMaker) -> None:
+    daemon = own_daemon(config={"metrics": {"token": "scrape-me", "basic_user": "prometheus", "basic_password": "secret"}})
+    answers = {}
+    for name, authorization in {
+        "nothing": None,
+        "bearer": "Bearer scrape-me",
+        "basic": "Basic " + base64.b64encode(b"prometheus:secret").decode(),
+        "another password": "Basic " + base64.b64encode(b"prometheus:guess").decode(),
+        "another token": "Bearer guess",
+    }.items():
+        headers = {} if authorization is None else {"authorization": authorization}
+        answers[name] = httpx.get(f"{daemon.admin_url}/metrics", headers=headers, trust_env=False).status_code
+    assert answers == {"nothing": 401, "bearer": 200, "basic": 200, "another password": 401, "another token": 401}
