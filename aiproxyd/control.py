@@ -10,6 +10,7 @@ import fcntl
 import gc
 import json
 import os
+import platform
 import signal
 import sys
 import time
@@ -231,7 +232,7 @@ class Control:
         return TraceSink(sender.put, settings)
 
     def _start_pushing(self, stack: contextlib.AsyncExitStack) -> None:
-        settings = self.config.metrics.push.to_settings(socket.gethostname())
+        settings = self.config.metrics.push.to_settings(platform.node())
         if settings is not None:
             from aiproxyd.telemetry.push import Pusher
 

@@ -7,13 +7,14 @@ It reads what it can and leaves the judgement to `ending`.
 from typing import Final
 
 from aiproxyd import clients
-from aiproxyd.assemble import Assembly, Finished, FinishedToolCall
+from aiproxyd.assemble import Assembly, Finished
 from aiproxyd.drift import missing_fields
 from aiproxyd.exceptions import MalformedBody, WireError
 from aiproxyd.mitm.decrypted import STATUS_OF_ABORT, AbortedBy, DecryptedConnection, TapSettings
 from aiproxyd.mitm.ending import error_of, has_answer, outcome_of, usage_of
 from aiproxyd.mitm.reading import RequestReading, decoder_for
 from aiproxyd.mitm.report import Reporter
+from aiproxyd.mitm.telling import told
 from aiproxyd.model.endpoint import Endpoint
 from aiproxyd.model.events import ProviderErrorReported
 from aiproxyd.model.head import Headers, RequestHead, ResponseHead
@@ -22,8 +23,6 @@ from aiproxyd.model.observation import (
     InterceptionEnded,
     InterceptionStarted,
     ResponseProgressed,
-    ThoughtRecorded,
-    ToolCalled,
     UnknownEventsSeen,
 )
 from aiproxyd.model.outcome import ErrorType, Outcome, UsageSource
@@ -384,32 +383,7 @@ class Interception:
     def _tell_finished(self, finished: list[Finished]) -> None:
         reporter = self._reporter
         for item in finished:
-            if isinstance(item, FinishedToolCall):
-                reporter.tell(
-                    ToolCalled(
-                        at=reporter.now(),
-                        interception_id=self.id,
-                        tool=item.name,
-                        position=item.position,
-                        call_id=item.call_id,
-                        item_id=item.item_id,
-                        tool_kind=item.kind,
-                        arguments=item.arguments,
-                        truncated=item.is_truncated,
-                        server_url=item.server_url,
-                        response_id=self._assembly.response_id,
-                    )
-                )
-            else:
-                reporter.tell(
-                    ThoughtRecorded(
-                        at=reporter.now(),
-                        interception_id=self.id,
-                        position=item.position,
-                        source=item.source,
-                        content=item.content,
-                    )
-                )
+            reporter.tell(told(item, at=reporter.now(), interception_id=self.id, response_id=self._assembly.response_id))
 
     def _provider_error(self) -> ProviderErrorReported | None:
         if self._error_body is None:
