@@ -44,7 +44,7 @@ huge: $(VENV)/.dev ## Measure a worker's memory under gigabytes, on both engines
 lint: $(VENV)/.dev ## Look for mistakes and untidiness.
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/codespell --skip "tests/transcripts" README.md CHANGELOG.md docs aiproxyd addons examples
+	$(BIN)/codespell --ignore-words-list te --skip "tests/transcripts" README.md CHANGELOG.md docs aiproxyd addons examples
 
 types: $(VENV)/.dev ## Check the types.
 	$(BIN)/mypy
