@@ -9,8 +9,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Table, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from aiproxyd.model.outcome import Outcome
 from aiproxyd.storage.rows import storable
-from aiproxyd.storage.tables import interceptions, users
+from aiproxyd.storage.tables import NOT_COMPLETED, interceptions, users
 
 # Conditions that are named as their columns.
 _NAMES = ("provider", "provider_name", "model", "client", "session_id", "outcome")
@@ -67,6 +68,8 @@ async def conditions_of(
         conditions.append(columns.initiator_id == ids[0] if len(ids) == 1 else columns.initiator_id.in_(ids))
     named = ((name, getattr(selection, name)) for name in _NAMES)
     conditions += [columns[name] == value for name, value in named if value]
+    if table is interceptions and selection.outcome not in {"", Outcome.COMPLETED}:
+        conditions.append(NOT_COMPLETED)  # type: ignore[arg-type]  # a clause as good as any
     if of_time and selection.started_after is not None:
         conditions.append(columns.started_at >= selection.started_after.astimezone(UTC))
     if of_time and selection.started_before is not None:

@@ -39,6 +39,9 @@ MaybeDocument = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "
 """The same, or null."""
 
 _STILL_OPEN = text("ended_at IS NULL")
+NOT_COMPLETED = text("outcome <> 'completed'")
+"""A condition in the very words of the index, by which SQLite knows that it may use it."""
+
 _STILL_UNLINKED = text("correlating_tool_call_id IS NOT NULL AND thread_parent_id IS NULL")
 
 
@@ -74,6 +77,7 @@ class Interception(_Row, table=True):
         Index("ix_interceptions_client", "client", "started_at"),
         Index("ix_interceptions_session_id", "session_id", "started_at"),
         Index("ix_interceptions_thread_root_id", "thread_root_id"),
+        Index("ix_interceptions_outcome", "outcome", "started_at", sqlite_where=NOT_COMPLETED, postgresql_where=NOT_COMPLETED),
         # What a dead worker left open, and what waits for the tool call it answers: few rows of many.
         Index("ix_interceptions_open", "worker_id", sqlite_where=_STILL_OPEN, postgresql_where=_STILL_OPEN),
         Index(
