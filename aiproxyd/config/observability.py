@@ -72,6 +72,7 @@ _RESERVED_LABELS = frozenset(
         "selected_key_id",
         "selected_key_name",
         "server_address",
+        "server_port",
         "source",
         "state",
         "status",

@@ -138,6 +138,7 @@ class Interception:
                 method=head.method,
                 route=endpoint.route,
                 host=connection.authority.host,
+                port=connection.authority.port,
                 principal_id=principal.id,
                 principal_name=principal.name,
                 principal_groups=principal.groups,

@@ -116,6 +116,8 @@ class InterceptionStarted(_Observation, frozen=True, omit_defaults=True, kw_only
     host: str
     principal_id: str
     principal_name: str
+    port: int = 443
+    """Of `host`, as the CONNECT named it."""
     principal_groups: tuple[str, ...] = ()
     client: str = "Unknown"
     client_version: str = ""

@@ -12,17 +12,23 @@ from aiproxyd.telemetry.exchange import Exchange
 from aiproxyd.telemetry.families import OTHER, Children, Family, histogram, label_text
 from aiproxyd.telemetry.semconv import operation_name, provider_name
 
-_LABELS = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model", "server_address")
+_LABELS = (
+    "gen_ai_operation_name",
+    "gen_ai_provider_name",
+    "gen_ai_request_model",
+    "gen_ai_response_model",
+    "server_address",
+    "server_port",
+)
 
 MAX_SERIES_TUPLES = 10_000
 """Distinct tuples of labels; beyond it the models and custom labels are `other`."""
 
 _TUPLES = (MAX_SERIES_TUPLES, "tuples of labels")
-# The conventions' buckets, and longer ones: a reasoning model works for minutes.
+# The conventions' buckets, and longer ones where a reasoning model works for minutes.
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
-_DURATION = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84, 327.68, 655.36)
-_FIRST = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 60, 120, 300)
-_PER_CHUNK = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5)
+_PER_CHUNK = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+_DURATION = (*_PER_CHUNK, 163.84, 327.68, 655.36)
 
 TOKEN_USAGE = histogram(
     "gen_ai_client_token_usage",
@@ -43,7 +49,7 @@ FIRST_CHUNK = histogram(
     "Seconds to the first output of a stream.",
     _LABELS,
     (_TUPLES,),
-    buckets=_FIRST,
+    buckets=_DURATION,
 )
 PER_CHUNK = histogram(
     "gen_ai_client_operation_time_per_output_chunk_seconds",
@@ -78,10 +84,11 @@ class GenAiMetrics:
         answered = label_text(ended.response_model, empty="") if labels.model != OTHER else OTHER
         base: tuple[str, ...] = (
             operation_name(started.api),
-            provider_name(started.provider_type),
+            provider_name(started.provider_type, started.host),
             labels.model,
             answered,
             started.host,
+            str(started.port),
         )
         base, custom = self._admitted(base, self._custom.of(started.labels))
         whole = (*base, *custom)
@@ -103,6 +110,6 @@ class GenAiMetrics:
         whole = (*base, *custom)
         if whole not in self._tuples:
             if len(self._tuples) >= MAX_SERIES_TUPLES - LIMITS.providers:
-                return (base[0], base[1], OTHER, OTHER, OTHER), (OTHER,) * len(custom)
+                return (base[0], base[1], OTHER, OTHER, OTHER, OTHER), (OTHER,) * len(custom)
             self._tuples.add(whole)
         return base, custom

@@ -3,10 +3,11 @@
 The conventions are in development and have moved to a repository of their own; this is their version of 2026-10.
 
 Source:
-    https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/
-    https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/
+    https://github.com/open-telemetry/semantic-conventions-genai/blob/main/docs/gen-ai/gen-ai-spans.md
+    https://github.com/open-telemetry/semantic-conventions-genai/blob/main/docs/gen-ai/gen-ai-metrics.md
 """
 
+import json
 from typing import Final
 
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.38.0"
@@ -31,6 +32,7 @@ TOOL_TYPE: Final = "gen_ai.tool.type"
 TOOL_CALL_ARGUMENTS: Final = "gen_ai.tool.call.arguments"
 INPUT_MESSAGES: Final = "gen_ai.input.messages"
 SERVER_ADDRESS: Final = "server.address"
+SERVER_PORT: Final = "server.port"
 ERROR_TYPE: Final = "error.type"
 HTTP_METHOD: Final = "http.request.method"
 HTTP_STATUS: Final = "http.response.status_code"
@@ -39,23 +41,42 @@ USER_ID: Final = "user.id"
 USER_AGENT: Final = "user_agent.original"
 
 _PROVIDERS: Final = {
-    "anthropic": "anthropic",
-    "openai": "openai",
     "chatgpt": "openai",
     "openai-compat": "openai",
     "copilot": "github.copilot",
     "google": "gcp.gemini",
-    "vertex": "gcp.vertex_ai",
     "bedrock": "aws.bedrock",
     "azure": "azure.ai.openai",
+    "mistral": "mistral_ai",
+    "xai": "x_ai",
+}
+"""Where the conventions' word is not the type's name. They have none for Copilot, OpenRouter, Together and Vercel."""
+
+_OPERATIONS: Final = {
+    "cohere.embed": "embeddings",
+    "google.embed_content": "embeddings",
+    "google.generate_content": "generate_content",
+    "google.interactions": "generate_content",
+    "openai.completions": "text_completion",
+    "openai.embeddings": "embeddings",
+    "openai.images": "generate_content",
+    "openai.speech": "generate_content",
+    "openai.transcriptions": "generate_content",
 }
 
 
 def operation_name(api: str) -> str:
     """Return the operation that requests of an API are."""
-    return "generate_content" if api.startswith("google.") else "chat"
+    return _OPERATIONS.get(api, "chat")
 
 
-def provider_name(provider_type: str) -> str:
-    """Return what the conventions call a provider of this type; the type itself where they have no word."""
+def provider_name(provider_type: str, host: str) -> str:
+    """Return what the conventions call a provider of this type at this host; the type itself where they have no word."""
+    if provider_type == "google" and host.endswith("aiplatform.googleapis.com"):
+        return "gcp.vertex_ai"
     return _PROVIDERS.get(provider_type, provider_type)
+
+
+def input_messages(prompt: str) -> str:
+    """Return a user's prompt as the JSON of the conventions' input messages."""
+    return json.dumps([{"role": "user", "parts": [{"type": "text", "content": prompt}]}], ensure_ascii=False)

@@ -236,7 +236,7 @@ class TraceSink:
     def _prompt(self, described: InterceptionDescribed) -> bytes:
         if not self._settings.content or described.prompt is None:
             return b""
-        return attributes_of_span({semconv.INPUT_MESSAGES: described.prompt[:MAX_CONTENT_CHARACTERS]})
+        return attributes_of_span({semconv.INPUT_MESSAGES: semconv.input_messages(described.prompt[:MAX_CONTENT_CHARACTERS])})
 
     def _record(self, record: ToolCalled | ThoughtRecorded) -> tuple[str, _Attributes]:
         if isinstance(record, ToolCalled):
@@ -346,10 +346,11 @@ def _facts(started: InterceptionStarted, described: InterceptionDescribed | None
     """Return what Intercept and Upstream say besides: the attributes of the conventions."""
     attributes: _Attributes = {
         semconv.OPERATION_NAME: semconv.operation_name(started.api),
-        semconv.PROVIDER_NAME: semconv.provider_name(started.provider_type),
+        semconv.PROVIDER_NAME: semconv.provider_name(started.provider_type, started.host),
         semconv.REQUEST_MODEL: described.request_model if described is not None else "",
         semconv.REQUEST_STREAM: described.streaming if described is not None else False,
         semconv.SERVER_ADDRESS: started.host,
+        semconv.SERVER_PORT: started.port,
         semconv.HTTP_METHOD: started.method,
         semconv.URL_PATH: started.route,
         semconv.USER_ID: started.principal_id,

@@ -4,6 +4,7 @@ import pytest
 
 from aiproxyd.model.observation import PassthroughEnded, PassthroughStarted
 from aiproxyd.model.outcome import ErrorType, Outcome, UsageSource
+from aiproxyd.providers.apis import APIS
 from aiproxyd.telemetry import gen_ai, semconv
 from tests.unit.telemetry.observed import Scrape, described, ended, started
 
@@ -13,6 +14,7 @@ LABELS = {
     "gen_ai_request_model": "claude-x",
     "gen_ai_response_model": "claude-x-1",
     "server_address": "api.anthropic.com",
+    "server_port": "443",
 }
 
 
@@ -55,7 +57,36 @@ def test_inventions_of_providers_have_an_end(monkeypatch: pytest.MonkeyPatch) ->
     assert len(scrape.labels("gen_ai_client_operation_duration_seconds_count")) <= 60
 
 
-def test_the_words_are_the_conventions() -> None:
-    assert semconv.operation_name("google.generate_content") == "generate_content"
-    assert semconv.provider_name("google") == "gcp.gemini"
-    assert semconv.provider_name("a type of tomorrow") == "a type of tomorrow"
+# From the conventions' own pages: well-known values, and buckets in the words "SHOULD be specified with".
+OPERATIONS = {"chat", "embeddings", "generate_content", "text_completion"}
+BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+TOKEN_BUCKETS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
+
+
+@pytest.mark.parametrize("api", sorted(APIS))
+def test_every_api_is_an_operation_of_the_conventions(api: str) -> None:
+    assert semconv.operation_name(api) in OPERATIONS
+    assert (semconv.operation_name(api) == "embeddings") is ("embed" in api)
+
+
+@pytest.mark.parametrize(
+    ("provider_type", "host", "name"),
+    [
+        ("google", "generativelanguage.googleapis.com", "gcp.gemini"),
+        ("google", "europe-west1-aiplatform.googleapis.com", "gcp.vertex_ai"),
+        ("anthropic", "api.anthropic.com", "anthropic"),
+        ("mistral", "api.mistral.ai", "mistral_ai"),
+        ("xai", "api.x.ai", "x_ai"),
+        ("azure", "a.openai.azure.com", "azure.ai.openai"),
+        ("a type of tomorrow", "h", "a type of tomorrow"),
+    ],
+)
+def test_a_provider_is_called_what_the_conventions_call_it(provider_type: str, host: str, name: str) -> None:
+    assert semconv.provider_name(provider_type, host) == name
+
+
+def test_the_buckets_are_the_conventions_and_longer_ones() -> None:
+    assert gen_ai.TOKEN_USAGE.buckets == TOKEN_BUCKETS
+    for family in (gen_ai.DURATION, gen_ai.FIRST_CHUNK, gen_ai.PER_CHUNK):
+        assert family.buckets[: len(BUCKETS)] == BUCKETS
+    assert gen_ai.DURATION.buckets[-1] == gen_ai.FIRST_CHUNK.buckets[-1] > 600

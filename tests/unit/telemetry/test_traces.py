@@ -180,6 +180,7 @@ def test_a_collector_gets_every_span_with_its_parent(collector: Any) -> None:
             "gen_ai.conversation.id": "s1",
             "http.response.status_code": 200,
             "server.address": "api.anthropic.com",
+            "server.port": 443,
         }
         == attributes
     )
@@ -215,7 +216,9 @@ def test_the_counts_and_errors_are_coders(observations: list[Observation], extra
 
 def test_content_is_there_only_when_it_is_asked_for() -> None:
     memory = Memory(content=True, capture_logs=True).observe(started(), described(), thought(), tool(), ended())
-    assert memory.attributes("Intercept.RecordPromptUsage")["gen_ai.input.messages"] == "the prompt"
+    assert memory.attributes("Intercept.RecordPromptUsage")["gen_ai.input.messages"] == (
+        '[{"role": "user", "parts": [{"type": "text", "content": "the prompt"}]}]'
+    )
     assert memory.attributes("Intercept.RecordToolUsage")["gen_ai.tool.call.arguments"] == '{"a": 1}'
     assert memory.attributes("Intercept.RecordModelThought")["content"] == "the thought"
     events = memory.named("Intercept").events
