@@ -15,10 +15,11 @@ from aiproxyd.telemetry import coder
 from aiproxyd.telemetry.exposed import legacy_name
 from examples.grafana.generate import FOLDER as DASHBOARDS
 from tests.promises.checkout import ROOT
-from tests.support.daemon import Daemon
+from tests.support.daemon import Daemon, eventually
 from tests.support.day import REQUESTS, configuration, live_through
 from tests.support.fake_provider import FakeProvider
 from tests.support.origins import Origin
+from tests.support.otlp import grpc_collector
 from tests.support.prometheus import Prometheus, needs_prometheus
 
 pytestmark = needs_prometheus
@@ -36,9 +37,10 @@ class Watched(NamedTuple):
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory, provider: FakeProvider, origins: dict[str, Origin]) -> Iterator[Watched]:
     folder = tmp_path_factory.mktemp("watched")
-    config = configuration(provider, f"127.0.0.1:{origins['echo.example.com'].port}")
+    echo = f"127.0.0.1:{origins['echo.example.com'].port}"
     with (
-        Daemon(folder / "daemon", provider, config=config) as daemon,
+        grpc_collector() as (collector, _),
+        Daemon(folder / "daemon", provider, config=configuration(provider, echo, collector)) as daemon,
         Prometheus(folder / "prometheus", daemon.admin_listen, rule_files=RULES) as prometheus,
     ):
         # What has happened once has a series; `rate` sees what happens to a series between two scrapes.
@@ -46,6 +48,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory, provider: FakeProvider, or
             live_through(daemon, provider)
             daemon.wait_for_metric(day * REQUESTS, "coder_ai_gateway_accounting_outcomes_total")
             daemon.wait_for_metric(day, "coder_ai_gateway_proxy_tunnels_closed_total")
+            eventually(
+                lambda: daemon.metrics().total("coder_ai_gateway_trace_spans_total", result="sent"), "spans that are sent"
+            )
             prometheus.wait_for("sum(coder_ai_gateway_accounting_outcomes_total)", day * REQUESTS)
             prometheus.wait_for_scrapes(2)
         yield Watched(daemon, prometheus)
@@ -136,8 +141,10 @@ def test_the_faults_of_the_day_raise_their_alerts_and_no_others(watched: Watched
     }
     raised = {name for name, state in states.items() if state != "inactive"}
     assert raised == {
+        "AiproxydBreakerOpen",
         "AiproxydClientTlsFailures",
         "AiproxydDrift",
+        "AiproxydKeysExhausted",
         "AiproxydParseFailures",
         "AiproxydUnpriced",
         "AiproxydUpstreamTlsFailures",

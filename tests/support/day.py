@@ -18,21 +18,51 @@ TOOL: dict[str, Any] = {"name": "get_weather", "description": "The weather.", "i
 UNTRUSTED_PROVIDER = {"name": "stranger", "type": "openai-compat", "base_url": "https://llm.example.net/v1"}
 """A provider whose certificate leads to no known root."""
 
-REQUESTS = 9
+POOLED_PROVIDERS = [
+    # The first key rests, the second answers; the only key rests; a breaker opens at the first failure.
+    {
+        "name": "pooled",
+        "type": "openai-compat",
+        "base_url": "https://api.deepseek.com/v1",
+        "keys": ["sk-first-aaaaaaaaaaaaaaaa+status=429+retry=1", "sk-second-bbbbbbbbbbbb"],
+    },
+    {
+        "name": "exhausted",
+        "type": "openai-compat",
+        "base_url": "https://api.mistral.ai/v1",
+        "keys": ["sk-only-cccccccccccccccc+status=429+retry=1"],
+    },
+    {
+        "name": "down",
+        "type": "openai-compat",
+        "base_url": "https://api.x.ai/v1",
+        "breaker": {"enabled": True, "failure_threshold": 1, "open_seconds": 3600},
+    },
+]
+"""Providers whose keys and breakers are used."""
+
+REQUESTS = 13
 """Interceptions of one day."""
 
 
-def configuration(provider: FakeProvider, echo: str) -> dict[str, Any]:
+def configuration(provider: FakeProvider, echo: str, collector: str) -> dict[str, Any]:
     """Return the configuration under which a day has everything.
 
     Args:
         provider: Plays the providers.
         echo: `host:port` of whoever answers behind a tunnel.
+        collector: URL of who takes the spans, by gRPC.
     """
     return {
         "metrics": {"dialects": ["coder", "coder_legacy", "bifrost", "gen_ai"], "header_labels": {"team": "x-bf-prom-team"}},
         "pricing": {"overrides": [{"model": "priced-*", "input_micros": 3_000_000, "output_micros": 15_000_000}]},
-        "providers": [{"name": "anthropic", "type": "anthropic"}, {"name": "openai", "type": "openai"}, UNTRUSTED_PROVIDER],
+        "providers": [
+            {"name": "anthropic", "type": "anthropic"},
+            {"name": "openai", "type": "openai"},
+            UNTRUSTED_PROVIDER,
+            *POOLED_PROVIDERS,
+        ],
+        "tracing": {"enabled": True, "endpoint": collector},
         "egress": {"hosts": {"llm.example.net": f"127.0.0.1:{provider.untrusted_port}", "echo.example.com": echo}},
     }
 
@@ -52,6 +82,14 @@ def live_through(daemon: Daemon, provider: FakeProvider) -> None:
         # Without figures, and without a price.
         _gpt(bob, "nameless-gpt")
         _gpt(bob, "nameless-gpt", stream_options={"include_usage": True})
+        for host, model in (
+            ("api.deepseek.com", "priced-gpt"),
+            ("api.mistral.ai", "priced-gpt"),
+            ("api.x.ai", "priced-gpt+status=503"),
+            ("api.x.ai", "priced-gpt+status=503"),
+        ):
+            # The word for "the organisation's key".
+            _gpt(bob, model, host=host, key="aiproxyd")
         with contextlib.suppress(httpx.HTTPError):
             bob.post("https://llm.example.net/v1/chat/completions", json={"model": "m", "messages": []})
     with Wire(daemon) as wire:
@@ -77,6 +115,6 @@ def _claude(client: httpx.Client, model: str, headers: dict[str, str] | None = N
     client.post("https://api.anthropic.com/v1/messages", headers=headers, json=body)
 
 
-def _gpt(client: httpx.Client, model: str, **more: Any) -> None:
+def _gpt(client: httpx.Client, model: str, host: str = "api.openai.com", key: str = "sk-proj-abc", **more: Any) -> None:
     body = {"model": model, "stream": True, "messages": [{"role": "user", "content": "hello"}], **more}
-    client.post("https://api.openai.com/v1/chat/completions", headers={"authorization": "Bearer sk-proj-abc"}, json=body)
+    client.post(f"https://{host}/v1/chat/completions", headers={"authorization": f"Bearer {key}"}, json=body)
