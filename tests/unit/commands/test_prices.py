@@ -1,7 +1,9 @@
 """Twin of aiproxyd/commands/prices.py."""
 
 import asyncio
+import contextlib
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -111,3 +113,8 @@ def test_stored_records_are_priced_again_and_keep_what_they_cost(
     assert main(arguments) == 0
     assert "0.000600 USD before, 0.000015 USD after" in capsys.readouterr().out
     assert asyncio.run(read())["price_source"] == "configuration"
+    # What it cost before is kept, oldest first: nothing was known at first, then the list's price.
+    with contextlib.closing(sqlite3.connect(state / "aiproxyd.sqlite3")) as database:
+        [(kept,)] = database.execute("SELECT cost_history FROM token_usages").fetchall()
+    former = [(entry["cost_micros"], entry["price_source"], entry["cost_basis"]) for entry in json.loads(kept)]
+    assert former == [(None, None, None), (600, "genai-prices", "list_price")]
