@@ -15,6 +15,7 @@ from typing import Final, Protocol
 import msgspec
 import structlog
 
+from aiproxyd import clients
 from aiproxyd.classify import find_endpoint
 from aiproxyd.mitm.decrypted import STATUS_OF_ABORT, AbortedBy, DecryptedConnection, TapSettings
 from aiproxyd.mitm.interception import Interception
@@ -276,7 +277,13 @@ class _Passthrough:
         self._status_code = 0
         reporter.tell(
             PassthroughStarted(
-                at=reporter.now(), request_id=self.id, provider=self._provider, method=head.method, route=endpoint.route
+                at=reporter.now(),
+                request_id=self.id,
+                provider=self._provider,
+                method=head.method,
+                route=endpoint.route,
+                host=connection.authority.host,
+                trace_parent=clients.trace_parent(head.headers),
             )
         )
         reporter.flush()

@@ -92,6 +92,9 @@ class PassthroughStarted(_Observation, frozen=True, omit_defaults=True, kw_only=
     method: str
     route: str
     """The endpoint's pattern from the provider facts, `other` for what no pattern names. Bounded."""
+    host: str = ""
+    trace_parent: str = ""
+    """As of InterceptionStarted."""
 
 
 class PassthroughEnded(_Observation, frozen=True, omit_defaults=True, kw_only=True, tag="passthrough_ended"):

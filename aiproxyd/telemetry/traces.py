@@ -211,20 +211,26 @@ class TraceSink:
         self._put(spans)
 
     def _pass_through(self, started: PassthroughStarted, at: float, status_code: int) -> None:
-        trace_id = self._trace_id(None)
+        parent = _parent(started.trace_parent)
+        trace_id = self._trace_id(parent)
         if trace_id is None:
             return
         begin = _time(started.at)
         attributes: _Attributes = {
             "passthrough_url": started.route,
-            "passthrough_upstream_url": started.route,
+            "passthrough_upstream_url": f"https://{started.host}{started.route}",
+            semconv.SERVER_ADDRESS: started.host,
             "passthrough_method": started.method,
             "provider": started.provider,
             semconv.HTTP_STATUS: status_code,
         }
         failure = b"" if 100 <= status_code < 400 else error_of_span("")
         parts = attributes_of_span(attributes) + failure
-        self._put([span("Passthrough", trace_id, _span_id(), b"", begin, max(begin, _time(at)), parts, SERVER)])
+        parent_id = parent.span_id if parent is not None else b""
+        end = max(begin, _time(at))
+        is_within = parent is not None
+        whole = span("Passthrough", trace_id, _span_id(), parent_id, begin, end, parts, SERVER, has_remote_parent=is_within)
+        self._put([whole])
 
     def _trace_id(self, parent: _Parent | None) -> bytes | None:
         """Return the trace of a request, or None when the request is not sampled."""

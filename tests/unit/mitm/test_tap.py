@@ -71,7 +71,9 @@ def test_what_nobody_reads_is_a_passthrough(method: str, target: str, route: str
     request.response_data(b"y")
     request.response_end()
     started, ended = journal.observations
-    assert started == PassthroughStarted(at=started.at, request_id="id-1", provider="anthropic", method=method, route=route)
+    assert started == PassthroughStarted(
+        at=started.at, request_id="id-1", provider="anthropic", method=method, route=route, host="api.anthropic.com"
+    )
     assert ended == PassthroughEnded(at=ended.at, request_id="id-1", provider="anthropic", status_code=404)
 
 

@@ -258,10 +258,21 @@ def test_a_share_of_the_requests_is_traced_and_each_wholly(ratio: float, least: 
 
 def test_a_passthrough_is_a_span_of_its_own() -> None:
     memory = Memory().observe(
-        PassthroughStarted(at=1, request_id="p", provider="claude", method="GET", route="/v1/models"),
+        PassthroughStarted(
+            at=1,
+            request_id="p",
+            provider="claude",
+            method="GET",
+            route="/v1/models",
+            host="api.anthropic.com",
+            trace_parent=PARENT,
+        ),
         PassthroughEnded(at=2, request_id="p", provider="claude", status_code=404),
     )
-    assert memory.attributes("Passthrough")["passthrough_url"] == "/v1/models"
+    attributes = memory.attributes("Passthrough")
+    assert attributes["passthrough_url"] == "/v1/models"
+    assert attributes["passthrough_upstream_url"] == "https://api.anthropic.com/v1/models"
+    assert memory.named("Passthrough").parent_span_id.hex() == PARENT.split("-")[2]
     assert memory.failed == {"Passthrough"}
 
 
