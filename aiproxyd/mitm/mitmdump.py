@@ -26,6 +26,7 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from aiproxyd.ca.authority import CertificateAuthority
 from aiproxyd.ca.leaves import LeafStore
+from aiproxyd.config.keys import upstream_rules
 from aiproxyd.config.loader import load
 from aiproxyd.config.providers import base_url_authorities, provider_table
 from aiproxyd.config.schema import Config
@@ -306,11 +307,20 @@ def _reporter(journal: Journal) -> Reporter:
 
 def _connect_settings(config: Config) -> ConnectSettings:
     return ConnectSettings(
-        providers=provider_table(config),
+        providers=provider_table(config, _beyond_mitmdump(config)),
         auth_mode=config.auth.mode.value,
         realm=config.auth.realm,
         allowed_ports=frozenset(config.egress.allowed_ports),
     )
+
+
+def _beyond_mitmdump(config: Config) -> dict[str, str]:
+    """Return which provider entries are not in use here, and why: plainly forwarded, their requests would go out with the wrong head."""
+    return {
+        name: "keys, byok, breaker, timeouts, target and actor_headers need the daemon (`aiproxyd run`)"
+        for name, rules in upstream_rules(config, {}).items()
+        if not rules.is_plain or next(entry for entry in config.providers if entry.name == name).keys
+    }
 
 
 def _egress_settings(config: Config) -> EgressSettings:

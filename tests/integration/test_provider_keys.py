@@ -1,7 +1,9 @@
 """Keys that the organisation holds: clients use them without knowing them, they fail over, and each request has one record."""
 
+import contextlib
 import hashlib
 import json
+import sqlite3
 import ssl
 from typing import Any
 
@@ -225,3 +227,18 @@ def test_actor_headers_tell_the_provider_who_it_is(own_daemon: DaemonMaker, prov
     assert told.header("x-ai-bridge-actor-groups") == "testers"
     assert told.header("x-ai-bridge-actor-id") == daemon.record(model)["initiator"]["id"]
     assert not any("actor" in name.lower() for name, _ in untold.headers)
+
+
+def test_what_one_worker_learns_of_a_key_the_others_know(own_daemon: DaemonMaker, provider: FakeProvider, model: str) -> None:
+    daemon = own_daemon(config=anthropic_with(FIRST, SECOND), workers=2)
+    with client_of(daemon) as client:
+        assert ask(client, model).status_code == 200
+        daemon.wait_for_metric(1, "coder_ai_gateway_key_pool_state", provider="anthropic", state="temporary")
+        # Enough open connections at once that both workers have some.
+        with contextlib.ExitStack() as stack:
+            for _ in range(24):
+                assert ask(stack.enter_context(client_of(daemon)), model).status_code == 200
+    assert [entry.credential for entry in provider.ledger.entries(model)].count(FIRST) == 1
+    daemon.records(model, count=25)
+    with contextlib.closing(sqlite3.connect(daemon.data_dir / "aiproxyd.sqlite3")) as store:
+        assert len(store.execute("SELECT DISTINCT worker_id FROM interceptions").fetchall()) == 2

@@ -12,10 +12,11 @@ from mitmproxy.proxy.layers import tcp
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.test import tflow
 
-from aiproxyd.classify import ProviderTable
+from aiproxyd.classify import ProviderStatus, ProviderTable
+from aiproxyd.config.schema import Config
 from aiproxyd.mitm.connect import ConnectAddon, ConnectSettings
 from aiproxyd.mitm.egress import Egress, EgressSettings
-from aiproxyd.mitm.mitmdump import Connections
+from aiproxyd.mitm.mitmdump import Connections, _connect_settings
 from aiproxyd.mitm.report import Reporter
 from aiproxyd.model.observation import ConnectDecided
 from tests.unit.mitm.rig import HOST, PROVIDER, ListJournal
@@ -126,3 +127,15 @@ async def test_what_is_known_of_a_connection_ends_with_it(connections):
     flow = await decide(connections, connect_flow("example.com:443"))
     connections.client_disconnected(flow.client_conn)
     assert connections._known == {}
+
+
+@pytest.mark.parametrize(
+    "more", [{"keys": ["k"]}, {"byok": False}, {"breaker": {"enabled": True}}, {"target": "https://gateway.example.com"}]
+)
+def test_an_entry_whose_requests_would_need_another_head_is_not_in_use(more):
+    entries = [{"name": "a", "type": "anthropic", **more}, {"name": "b", "type": "openai"}]
+    providers = _connect_settings(Config.model_validate({"providers": entries})).providers
+    changed, plain = providers.by_name("a"), providers.by_name("b")
+    assert changed.status is ProviderStatus.ERROR
+    assert "aiproxyd run" in changed.reason
+    assert plain.status is ProviderStatus.ENABLED
