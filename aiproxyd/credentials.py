@@ -90,7 +90,7 @@ def decide(
     found = _credentials(head)
     ours = frozenset(name for name, credential in found if is_own_token(credential))
     own = any(name not in ours and credential != PLACEHOLDER for name, credential in found)
-    removal = HeadEdit(remove=ours - {"?key"}, removes_query_key="?key" in ours)
+    removal = _removing(ours)
     asks_for_byok = GOVERNANCE_TOKEN_HEADER in head.headers
     if not byok and (asks_for_byok or (own and not has_keys)):
         return CredentialDecision(CredentialKind.BYOK, refusal=BYOK_DISABLED)
@@ -102,6 +102,16 @@ def decide(
         # `byok` is false: neither its key nor ours may go there.
         return CredentialDecision(CredentialKind.BYOK, refusal=BYOK_DISABLED)
     return CredentialDecision(CredentialKind.BYOK, edit=removal)
+
+
+def without_token(head: RequestHead, token: str) -> HeadEdit:
+    """Return the edit that takes the client's credential of this proxy off a request that is forwarded as it came otherwise."""
+    ours = frozenset(name for name, credential in _credentials(head) if credential == token)
+    return _removing(ours)
+
+
+def _removing(names: frozenset[str]) -> HeadEdit:
+    return HeadEdit(remove=names - {"?key"}, removes_query_key="?key" in names)
 
 
 def edit_with(key: UpstreamKey, provider_type: str) -> HeadEdit:

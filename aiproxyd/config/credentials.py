@@ -40,7 +40,7 @@ _RESERVED_HEADERS = frozenset(
         "originator",
         "referer",
         "session-id",
-        "te",
+        "te",  # codespell:ignore te
         "trailer",
         "transfer-encoding",
         "traceparent",

@@ -23,8 +23,13 @@ class DecryptedConnection(msgspec.Struct, frozen=True):
     """Who claims it."""
     principal: Principal
     """Who is charged."""
+    token: str = ""
+    """The client's credential of this proxy, which must not leave in a request; empty when it sent none. Never shown."""
     key_hint: str | None = None
     """The mask of the provider's key of ours that a request is sent with; None where the client's own credential goes on."""
+
+    def __repr__(self) -> str:
+        return f"DecryptedConnection({self.id}, {self.authority}, {self.provider.name})"
 
 
 class TapSettings(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from mitmproxy import connection as mitm
 from mitmproxy import http
 
+from aiproxyd.credentials import without_query_key, without_token
 from aiproxyd.mitm.hop_by_hop import GOVERNANCE_HEADERS, without_hop_by_hop, without_own
 from aiproxyd.mitm.safe_layers import ENDED_BY, UPGRADED
 from aiproxyd.mitm.tap import AbortedBy, DecryptedConnection, RequestTap, Tap
@@ -79,6 +80,11 @@ class HttpHooks:
         if flow.error is not None:
             flow.metadata[ENDED_BY] = "proxy"  # mitmproxy refuses this head; its `error` hook follows
         head = RequestHead(request.method, request.path, headers, request.http_version.removeprefix("HTTP/"))
+        if connection.token:
+            edit = without_token(head, connection.token)
+            request.headers.fields = without_own(request.headers.fields, edit.remove)
+            if edit.removes_query_key:
+                request.path = without_query_key(request.path)
         tapped = self._open[flow.client_conn.id][flow.id] = self._tap.open(connection, head)
 
         def forward(data: bytes) -> Iterator[bytes]:

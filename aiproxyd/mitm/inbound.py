@@ -303,13 +303,18 @@ class Inbound:
             upstream.close()
             self.close()
             return
+        token = _token_of(request.head)
         connection = DecryptedConnection(
-            id=front.reporter.new_id(), authority=authority, provider=provider, principal=verdict.principal or ANONYMOUS
+            id=front.reporter.new_id(),
+            authority=authority,
+            provider=provider,
+            principal=verdict.principal or ANONYMOUS,
+            token=token,
         )
         client = self._leave()
         rules = front.upstreams.of(provider.name).rules
         if not rules.is_plain:
-            courier = self._courier(client, ConnectRouter(front, connection, _token_of(request.head)))
+            courier = self._courier(client, ConnectRouter(front, connection, token))
             courier.adopt(upstream, destination)
             courier.secure(context, authority.host)
             if front.is_draining:

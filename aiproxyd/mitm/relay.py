@@ -23,6 +23,7 @@ from typing import Protocol
 import msgspec
 
 from aiproxyd.config.schema import Config
+from aiproxyd.credentials import without_query_key, without_token
 from aiproxyd.mitm.deadlines import Deadline, Deadlines
 from aiproxyd.mitm.decrypted import AbortedBy, DecryptedConnection
 from aiproxyd.mitm.hop_by_hop import GOVERNANCE_HEADERS, own_headers
@@ -33,6 +34,7 @@ from aiproxyd.mitm.tls import UpstreamTls, client_failure, upstream_failure
 from aiproxyd.model.head import RequestHead, ResponseHead
 from aiproxyd.model.observation import ClientTlsFailed, ConnectionSecured, UnknownEventsSeen, UpstreamTlsFailed
 from aiproxyd.wire.http1 import Data, End, Head, Opaque, RequestFollower, ResponseFollower
+from aiproxyd.wire.http1_edit import HeadEdits, edited
 from aiproxyd.wire.http1_head import has_proxy_fields, plain_answer, without_fields, without_proxy_fields
 
 # Requests that wait for their answers on one connection; more are left in the kernel. Clients that pipeline at all send a few.
@@ -114,6 +116,7 @@ class Relay(Pair):
             client, upstream, deadlines=deadlines, idle_timeout_seconds=settings.idle_timeout_seconds, on_closed=on_closed
         )
         self._connection = connection
+        self._token = connection.token.encode("latin-1", "replace")
         self._tap = tap
         self._reporter = reporter
         self._settings = settings
@@ -292,7 +295,14 @@ class Relay(Pair):
         if has_proxy_fields(raw):
             raw = without_proxy_fields(raw)
         own = self._settings.own_headers
-        return without_fields(raw, own) if piece.head.headers.has_any(own) else raw
+        raw = without_fields(raw, own) if piece.head.headers.has_any(own) else raw
+        # Rare, and the search is cheap: the client's credential of this proxy in the place of one of the provider's.
+        return self._without_token(raw, piece.head) if self._token and self._token in raw else raw
+
+    def _without_token(self, raw: bytes, head: RequestHead) -> bytes:
+        edit = without_token(head, self._connection.token)
+        target = raw.split(b" ", 2)[1].decode("latin-1")
+        return edited(raw, HeadEdits(target=without_query_key(target) if edit.removes_query_key else "", removed=edit.remove))
 
     def _watch_head(self) -> None:
         if self._requests.has_partial_head:

@@ -205,6 +205,11 @@ class Story:
             target = f"/model/{quote(model + script, safe='')}/converse"
             self.ask("bedrock-runtime.us-east-1.amazonaws.com", target, converse, (("Authorization", signed),))
 
+    def send_the_token_to_a_provider(self, model: str) -> None:
+        """What a user does who takes the proxy's token for the provider's key."""
+        fields = (("Content-Type", "application/json"), ("Authorization", f"Bearer {self.token}"), ("X-Api-Key", self.token))
+        self.ask(HOST, f"/v1/messages?beta=true&key={self.token}", message(model + "-token"), fields)
+
     def be_refused(self) -> None:
         """CONNECTs and forward requests that are refused, with secrets where they do not belong."""
         planted = self.planted
@@ -280,7 +285,12 @@ def test_no_secret_is_written_down_anywhere(
 
         story.go_well_and_fail(model)
         story.use_the_keys_of_the_entry(model)
+        story.send_the_token_to_a_provider(model)
         story.be_refused()
+        (misled,) = provider.ledger.entries(model + "-token")
+        assert misled.target == "/v1/messages?beta=true"
+        received_heads = str([(entry.target, entry.headers) for entry in provider.ledger.entries()])
+        assert planted.core("token of a user") not in received_heads
         sent = [entry.header("authorization") for entry in provider.ledger.entries() if entry.model.startswith(model)]
         for place in ("key in the configuration", "key in the environment", "key in a file", "access key id"):
             assert any(planted.core(place) in value for value in sent), f"no provider saw the {place}"

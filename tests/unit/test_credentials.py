@@ -8,6 +8,7 @@ from aiproxyd.credentials import (
     edit_with,
     hint_of,
     without_query_key,
+    without_token,
 )
 from aiproxyd.model.credential import CredentialKind, UpstreamKey
 from aiproxyd.model.head import Headers, RequestHead
@@ -86,6 +87,13 @@ def test_the_token_of_the_proxy_never_leaves():
     assert made.kind is CredentialKind.BYOK
     assert made.edit == HeadEdit(remove=frozenset({"authorization"}))
     assert decision(target=f"/v1beta/models?key={TOKEN}", has_keys=False).edit.removes_query_key
+
+
+def test_a_request_that_is_forwarded_as_it_came_loses_the_token_alone():
+    fields = [("authorization", f"Bearer {TOKEN}"), ("x-api-key", OWN), ("x-goog-api-key", TOKEN), ("x-note", TOKEN)]
+    edit = without_token(RequestHead("POST", f"/v1?a=1&key={TOKEN}", Headers(fields)), TOKEN)
+    assert edit == HeadEdit(remove=frozenset({"authorization", "x-goog-api-key"}), removes_query_key=True)
+    assert without_token(RequestHead("POST", f"/v1?key={OWN}", Headers([("x-api-key", OWN)])), TOKEN).is_empty
 
 
 def test_a_key_in_the_query_is_one():
