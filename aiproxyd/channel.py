@@ -69,6 +69,12 @@ class Forget(_Message, frozen=True, tag="forget"):
     """Down: drop every remembered answer; a user was added or revoked."""
 
 
+class Revoked(_Message, frozen=True, tag="revoked"):
+    """Down: these principals may not use the proxy any more; close what they have open."""
+
+    principal_ids: tuple[str, ...]
+
+
 class Ready(_Message, frozen=True, tag="ready"):
     """Up: the worker accepts connections."""
 
@@ -102,7 +108,9 @@ class KeyMarked(_Message, frozen=True, tag="key_marked"):
     mark: KeyMark
 
 
-Message = Configure | Propose | Adopt | Drain | Answer | Forget | Ready | Accepted | Rejected | Authenticate | KeyMarked
+Message = (
+    Configure | Propose | Adopt | Drain | Answer | Forget | Revoked | Ready | Accepted | Rejected | Authenticate | KeyMarked
+)
 
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 _encoder = msgspec.json.Encoder()

@@ -41,7 +41,9 @@ from aiproxyd.journal.segments import has_live_worker, journal_bytes, segments_i
 from aiproxyd.listeners import name_of, open_listeners
 from aiproxyd.mitm.network_files import check_files
 from aiproxyd.model.credential import ProviderKeys
+from aiproxyd.model.principal import id_of_name
 from aiproxyd.reloader import Reloader
+from aiproxyd.revocations import watch_revocations
 from aiproxyd.service_manager import ServiceManager
 from aiproxyd.storage.store import Store
 from aiproxyd.supervisor import Supervisor
@@ -212,7 +214,11 @@ class Control:
         stack.push_async_callback(self._finish)
         self._fold.start()
         await self._supervisor.start(config.workers or len(os.sched_getaffinity(0)))
-        kept = (keep_statistics(self._store), prune(self._store, self._ages))
+        kept = (
+            keep_statistics(self._store),
+            prune(self._store, self._ages),
+            watch_revocations(self._store, self._configured_tokens, self._supervisor.revoke),
+        )
         for endless in (self._watch(journal), self._reloader.watch(), *kept):
             stack.callback(asyncio.ensure_future(endless).cancel)
         loop = asyncio.get_running_loop()
@@ -311,6 +317,9 @@ class Control:
             )
             for provider in self._table.providers
         ]
+
+    def _configured_tokens(self) -> list[tuple[str, str]]:
+        return [(id_of_name(user.name), user.token_sha256) for user in self.config.auth.users]
 
     def users_changed(self) -> None:
         """Let the workers ask again whose a token is."""

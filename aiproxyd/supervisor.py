@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import structlog
 
@@ -30,6 +30,7 @@ from aiproxyd.channel import (
     Propose,
     Ready,
     Rejected,
+    Revoked,
 )
 from aiproxyd.exceptions import AiproxydError, ConfigError
 from aiproxyd.model.principal import Principal
@@ -167,6 +168,11 @@ class Supervisor:
     def forget_answers(self) -> None:
         """Make every worker ask again for every credential."""
         self._tell(Forget())
+
+    def revoke(self, principal_ids: Iterable[str]) -> None:
+        """Make every worker close what these principals have open, and ask again for every credential."""
+        self._tell(Forget())
+        self._tell(Revoked(principal_ids=tuple(principal_ids)))
 
     async def stop(self, timeout_seconds: float) -> None:
         """Drain every worker; kill those that are still there when the time is over.

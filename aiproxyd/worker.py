@@ -19,7 +19,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import NamedTuple
 
 import structlog
@@ -28,7 +28,20 @@ from pydantic import ValidationError
 
 from aiproxyd.ca.authority import CertificateAuthority
 from aiproxyd.ca.leaves import LeafStore
-from aiproxyd.channel import Accepted, Adopt, Answer, Channel, Configure, Drain, Forget, KeyMarked, Propose, Ready, Rejected
+from aiproxyd.channel import (
+    Accepted,
+    Adopt,
+    Answer,
+    Channel,
+    Configure,
+    Drain,
+    Forget,
+    KeyMarked,
+    Propose,
+    Ready,
+    Rejected,
+    Revoked,
+)
 from aiproxyd.config.keys import problems_of, upstream_rules
 from aiproxyd.config.providers import base_url_authorities, provider_table
 from aiproxyd.config.schema import Config
@@ -82,6 +95,8 @@ class Worker:
         self._worker_id = worker_id
         self._stopping: asyncio.Task[None] | None = None
         self._is_closing = False
+        self._fault: BaseException | None = None
+        """What broke the worker, when it was its own doing."""
         self._prepared: _Prepared | None = None
         """A proposal that was accepted and not adopted yet."""
         self._over = asyncio.Event()
@@ -99,9 +114,11 @@ class Worker:
         try:
             await self._start(config, first)
             self._channel.send(Ready())
-            conversation = asyncio.ensure_future(self._converse())
+            conversation = self._start_task(self._converse())
             await self._over.wait()
             conversation.cancel()
+            if self._fault is not None:
+                raise self._fault
             await self._engine.close()
         finally:
             self._journal.flush()
@@ -174,6 +191,9 @@ class Worker:
                     self._identity.answered(message)
                 case Forget():
                     self._identity.forget()
+                case Revoked(principal_ids=principal_ids):
+                    self._front.revoke(frozenset(principal_ids))
+                    self._engine.revoke(frozenset(principal_ids))
                 case Propose(revision=revision):
                     self._prepared = self._prepare(revision, message.configuration)
                     if self._prepared is not None:
@@ -247,11 +267,23 @@ class Worker:
     def _drain(self, timeout_seconds: float) -> None:
         """Stop accepting, finish, and end; asked again, close at once."""
         if self._stopping is None:
-            self._stopping = asyncio.ensure_future(self._finish(timeout_seconds))
+            self._stopping = self._start_task(self._finish(timeout_seconds))
         elif not self._is_closing:
             self._is_closing = True
             self._stopping.cancel()
-            self._stopping = asyncio.ensure_future(self._finish(0))
+            self._stopping = self._start_task(self._finish(0))
+
+    def _start_task(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Run what the worker cannot be without: when it fails, the worker ends, and its successor begins with a clean state."""
+        task = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(self._task_ended)
+        return task
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            log.critical("the worker ends because of a fault of its own", exc_info=fault)
+            self._fault = self._fault or fault
+            self._over.set()
 
     async def _finish(self, timeout_seconds: float) -> None:
         self._front.drain()

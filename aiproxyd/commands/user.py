@@ -105,7 +105,7 @@ def list_(output: OutputOption = Output.TABLE, config: ConfigOption = None) -> N
 def revoke(name: Name, config: ConfigOption = None) -> None:
     """Make a user's token worthless.
 
-    A running daemon follows within `auth.cache_seconds`. Connections that stand are not closed. The user's records stay.
+    A running daemon follows within five seconds, and closes the connections that the user has. The user's records stay.
 
     For example:
 

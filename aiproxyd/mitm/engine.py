@@ -10,7 +10,7 @@ import copy
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -152,6 +152,12 @@ class Engine:
         for id_, handler in list(self._handlers.items()):
             if not stays(self._connections[id_]):
                 handler.drain()
+
+    def revoke(self, principal_ids: Collection[str]) -> None:
+        """Close every connection of these principals at once."""
+        for id_, handler in list(self._handlers.items()):
+            if self._connections[id_].principal.id in principal_ids:
+                handler.abort()
 
     async def close(self) -> None:
         """Close every connection and tell the addons that it is over."""

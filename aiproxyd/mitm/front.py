@@ -10,7 +10,7 @@ import logging
 import socket
 import ssl
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import Protocol
 
 import msgspec
@@ -151,7 +151,10 @@ class Front:
             *((listener, self._admit_over_tls) for listener in tls_sockets),
         ]
         self._inbounds: set[Inbound] = set()
-        self._pairs: set[Pair | Tunnel | Courier] = set()
+        # With the id of whose they are; empty where each request says it anew, or nobody does.
+        self._pairs: dict[Pair | Tunnel | Courier, str] = {}
+        self.revocations = 0
+        """How often somebody was revoked; who decides before one and connects after it decides again."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._emptied = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -224,6 +227,13 @@ class Front:
         for pair in tuple(self._pairs):
             if isinstance(pair, Relay | Courier):
                 pair.drain()
+
+    def revoke(self, principal_ids: Collection[str]) -> None:
+        """Close every connection of these principals at once. Their open requests end as interrupted by the proxy."""
+        self.revocations += 1
+        for pair, principal_id in tuple(self._pairs.items()):
+            if principal_id in principal_ids:
+                pair.close("revoked", reset=True)
 
     async def wait(self, timeout_seconds: float) -> bool:
         """Return whether everybody left within `timeout_seconds` after `drain`."""
@@ -329,16 +339,21 @@ class Front:
             log.error("a connection was closed because its handling failed", exc_info=fault)
         self._note_if_empty()
 
-    def keep(self, pair: Pair | Tunnel | Courier) -> None:
-        """Count `pair` among the connected until `leave`."""
-        self._pairs.add(pair)
+    def keep(self, pair: Pair | Tunnel | Courier, principal_id: str = "") -> None:
+        """Count `pair` among the connected until `leave`.
+
+        Args:
+            pair: What carries the connection.
+            principal_id: Whose it is.
+        """
+        self._pairs[pair] = principal_id
 
     def leave(self, pair: Pair | Tunnel | Courier) -> None:
         """`pair` closed."""
-        self._pairs.discard(pair)
+        self._pairs.pop(pair, None)
         self._note_if_empty()
 
-    def open_tunnel(self, client: socket.socket, upstream: socket.socket, authority: Authority) -> None:
+    def open_tunnel(self, client: socket.socket, upstream: socket.socket, authority: Authority, principal_id: str = "") -> None:
         """Let the kernel move bytes between two sockets until both are done."""
         started = self.reporter.monotonic()
 
@@ -354,7 +369,7 @@ class Front:
             idle_timeout_seconds=self.settings.tunnel_idle_timeout_seconds,
             on_closed=closed,
         )
-        self.keep(tunnel)
+        self.keep(tunnel, principal_id)
 
     def tell_tunnel_closed(self, pair: Pair | Tunnel, authority: Authority, reason: str, started: float) -> None:
         """Report the end of what was tunnelled.
@@ -362,7 +377,7 @@ class Front:
         Args:
             pair: With the counts.
             authority: Where it led.
-            reason: `eof`, `idle`, `error` or `drained`.
+            reason: `eof`, `idle`, `error`, `drained` or `revoked`.
             started: By the reporter's monotonic clock.
         """
         reporter = self.reporter

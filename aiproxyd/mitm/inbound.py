@@ -202,6 +202,7 @@ class Inbound:
         request = _Request(raw, head, target, received)
         reporter = self._front.reporter
         started = reporter.monotonic()
+        revocations = self._front.revocations
         decision = await self._front.engine.decide(text, head.headers, self._client, method=head.method)
         decide_seconds = reporter.monotonic() - started
         verdict = decision.verdict
@@ -239,10 +240,16 @@ class Inbound:
             self._tell(verdict, authority, 502, decide_seconds, dial_seconds, reason=f"dial_{exc.reason}")
             self._turn_away(request, answer)
             return
+        if self._front.revocations != revocations:
+            # Somebody was revoked while we dialled, perhaps this one. It is rare, and another try is decided anew.
+            upstream.close()
+            self._tell(verdict, authority, 503, decide_seconds, reporter.monotonic() - dialled, reason="revocation")
+            self._turn_away(request, plain_answer(503, "Service Unavailable", "users have just changed; try again"))
+            return
         try:
             self._tell(verdict, authority, 200, decide_seconds, reporter.monotonic() - dialled)
             if head.method != "CONNECT" and not self._is_closed:
-                self._exchange(request, authority, upstream, proxy)
+                self._exchange(request, authority, upstream, proxy, principal_id=_principal_id(verdict))
             else:
                 self._connect(request, verdict, destination, authority, upstream)
         except BaseException:
@@ -262,7 +269,7 @@ class Inbound:
             upstream.close()
         elif verdict.action is Action.TUNNEL:
             if self._say(CONNECTED):
-                front.open_tunnel(self._leave(), upstream, authority)
+                front.open_tunnel(self._leave(), upstream, authority, _principal_id(verdict))
             else:
                 upstream.close()
                 self.close()
@@ -283,7 +290,7 @@ class Inbound:
         if provider is None:
             # It took the provider away while we dialled; from here on the host is one like any other.
             if self._say(CONNECTED):
-                front.open_tunnel(self._leave(), upstream, authority)
+                front.open_tunnel(self._leave(), upstream, authority, _principal_id(verdict))
             else:
                 upstream.close()
                 self.close()
@@ -314,7 +321,7 @@ class Inbound:
         client = self._leave()
         rules = front.upstreams.of(provider.name).rules
         if not rules.is_plain:
-            courier = self._courier(client, ConnectRouter(front, connection, token))
+            courier = self._courier(client, ConnectRouter(front, connection, token), connection.principal.id)
             courier.adopt(upstream, destination)
             courier.secure(context, authority.host)
             if front.is_draining:
@@ -337,7 +344,7 @@ class Inbound:
             deadlines=front.deadlines,
             on_closed=closed,
         )
-        front.keep(relay)
+        front.keep(relay, connection.principal.id)
         try:
             relay.secure(context, front.upstream_tls)
         except BaseException:
@@ -346,7 +353,7 @@ class Inbound:
         if front.is_draining:
             relay.drain()
 
-    def _courier(self, client: socket.socket, router: Router) -> Courier:
+    def _courier(self, client: socket.socket, router: Router, principal_id: str = "") -> Courier:
         front = self._front
 
         def closed(_reason: str) -> None:
@@ -363,10 +370,18 @@ class Inbound:
             deadlines=front.deadlines,
             on_closed=closed,
         )
-        front.keep(courier)
+        front.keep(courier, principal_id)
         return courier
 
-    def _exchange(self, request: _Request, authority: Authority, upstream: socket.socket, proxy: UpstreamProxy | None) -> None:
+    def _exchange(
+        self,
+        request: _Request,
+        authority: Authority,
+        upstream: socket.socket,
+        proxy: UpstreamProxy | None,
+        *,
+        principal_id: str,
+    ) -> None:
         front = self._front
         client = self._leave()
         started = front.reporter.monotonic()
@@ -388,7 +403,7 @@ class Inbound:
             on_done=done,
             on_proxy_challenge=proxy.refused_credentials if proxy is not None else None,
         )
-        front.keep(exchange)
+        front.keep(exchange, principal_id)
         if proxy is None:
             outgoing = for_origin(request.raw, request.head, request.target)
         else:
@@ -506,3 +521,7 @@ def _authority_text(target: str) -> str:
     if "@" in rest:
         raise MalformedBody("a URL with user information is not forwarded")
     return rest
+
+
+def _principal_id(verdict: Verdict) -> str:
+    return verdict.principal.id if verdict.principal is not None else ""

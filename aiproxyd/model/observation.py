@@ -51,7 +51,7 @@ class TunnelClosed(_Observation, frozen=True, omit_defaults=True, kw_only=True, 
     host: str
     port: int
     reason: str
-    """`eof`, `idle`, `error`, `drained`."""
+    """`eof`, `idle`, `error`, `drained`, `revoked`."""
     bytes_to_upstream: int = 0
     bytes_to_client: int = 0
     duration_seconds: float = 0.0

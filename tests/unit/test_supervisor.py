@@ -131,3 +131,30 @@ async def test_a_worker_that_says_nothing_keeps_everybody_on_the_old_configurati
         assert await realms_of(supervisor) == {"AI Gateway Proxy"}
         await supervisor.configure(configuration_of(second))
         await until_only("second", supervisor)
+
+
+async def test_a_worker_whose_conversation_fails_ends_and_is_replaced(tmp_path, monkeypatch):
+    # It would be deaf otherwise: connected, and told nothing any more.
+    faulty = tmp_path / "python"
+    faulty.write_text(
+        f"""#!/bin/sh
+exec {sys.executable} -c '
+import sys
+from aiproxyd.identity.remote import RemoteIdentity
+from aiproxyd.worker import main
+RemoteIdentity.forget = lambda self: 1 / 0
+sys.argv[1:] = sys.argv[3:]
+sys.exit(main())
+' "$@"
+"""
+    )
+    faulty.chmod(0o755)
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", str(faulty))
+        async with one_worker(tmp_path) as supervisor:
+            patched.undo()
+            (before,) = supervisor.pids
+            supervisor.forget_answers()
+            await until(lambda: supervisor.restarts == 1 and supervisor.ready_workers == 1)
+            supervisor.forget_answers()
+            assert supervisor.pids != [before]

@@ -1,0 +1,45 @@
+"""Notices that a user may not use the proxy any more, whoever said so: this daemon, another one with the same store, or the command line.
+
+Looks at the users every two seconds: a revocation by `aiproxyd user revoke` reaches the store and nobody else. Not asked about
+credentials (`identity` is); it ends what stands.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from aiproxyd.exceptions import StorageError
+from aiproxyd.storage.store import Store
+
+log = structlog.get_logger("aiproxyd.revocations")
+
+# With the way to the workers it stays far below the five seconds in which a revocation is promised to have its effect.
+LOOK_SECONDS = 2.0
+
+
+async def watch_revocations(
+    store: Store, configured: Callable[[], Iterable[tuple[str, str]]], revoke: Callable[[set[str]], None]
+) -> None:
+    """Call `revoke` with the ids of those who lost their token, or got another one. Endless.
+
+    Args:
+        store: Holds users.
+        configured: Returns id and token digest of the users of the configuration, as it is at the moment.
+        revoke: Closes what they have open.
+    """
+    before: set[tuple[str, str]] | None = None
+    while True:
+        try:
+            stored = {(user.id, user.created_at.isoformat()) for user in await store.list_users() if user.revoked_at is None}
+        except StorageError as exc:
+            # Nobody can be asked who is whose, and nobody new is let in; what stands, stands.
+            log.debug("users cannot be looked at", error=str(exc))
+        else:
+            now = stored | set(configured())
+            gone = {id_ for id_, _ in before - now} if before is not None else set()
+            if gone:
+                log.info("connections of users without a token are closed", users=len(gone))
+                revoke(gone)
+            before = now
+        await asyncio.sleep(LOOK_SECONDS)
