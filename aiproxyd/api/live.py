@@ -44,12 +44,15 @@ class LiveEvent(NamedTuple):
     """Ascending since the daemon started."""
     kind: str
     """`started`, `described`, `tool`, `thought`, `ended` or `refused`."""
+    at: float
+    """Unix time in seconds."""
     facts: dict[str, Any]
 
     def shown(self, *, with_content: bool) -> dict[str, Any]:
         """Return what is sent."""
         facts = self.facts if with_content else {name: fact for name, fact in self.facts.items() if name not in _CONTENT}
-        return {"number": self.number, "kind": self.kind, **facts}
+        # Most events are never looked at, so their time is written out here.
+        return {"number": self.number, "kind": self.kind, "at": _time(self.at), **facts}
 
 
 class Onlooker:
@@ -163,8 +166,7 @@ class LiveFeed:
         if "model" in facts and known:
             known["model"] = facts["model"]
         self._number += 1
-        facts = {"at": _time(at), "interception_id": interception_id, **known, **facts}
-        event = LiveEvent(self._number, kind, facts)
+        event = LiveEvent(self._number, kind, at, {"interception_id": interception_id, **known, **facts})
         self._recent.append(event)
         for onlooker in self._onlookers:
             onlooker.put(event)

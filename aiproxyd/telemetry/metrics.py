@@ -349,7 +349,10 @@ class MetricsSink:
         if ended.usage_source is UsageSource.NONE:
             return
         for token_type, count in token_amounts(interception.started.api, ended.usage):
-            series.tokens(token_type).inc(count)
+            # The series is there from its first record on; most types are 0 in most of them.
+            counter = series.tokens(token_type)
+            if count:
+                counter.inc(count)
         if ended.usage_source is UsageSource.ESTIMATED:
             provider.estimated_input.inc(max(0, ended.usage.input_tokens))
             provider.estimated_output.inc(max(0, ended.usage.output_tokens))

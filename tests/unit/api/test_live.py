@@ -100,4 +100,4 @@ async def test_refusals_are_shown_and_nonsense_times_do_no_harm() -> None:
     onlooker = feed.join()
     assert onlooker is not None
     (event,) = await onlooker.next()
-    assert (event.kind, event.facts["host"], event.facts["at"]) == ("refused", "evil.example", "")
+    assert (event.kind, event.facts["host"], event.shown(with_content=True)["at"]) == ("refused", "evil.example", "")
