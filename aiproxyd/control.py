@@ -124,6 +124,11 @@ class Control:
         return [name_of(socket_) for socket_ in self._listeners.tls]
 
     @property
+    def listen_gateway(self) -> list[str]:
+        """Where clients are served that are given a base URL."""
+        return [name_of(socket_) for socket_ in self._listeners.gateway]
+
+    @property
     def admin_listen(self) -> str:
         """Where the admin server listens."""
         return name_of(self._listeners.admin[0])
@@ -140,7 +145,7 @@ class Control:
 
     @property
     def _status(self) -> str:
-        return f"serving on {', '.join((*self.listen, *self.listen_tls))}"
+        return f"serving on {', '.join((*self.listen, *self.listen_tls, *self.listen_gateway))}"
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         config = self.config
@@ -164,6 +169,7 @@ class Control:
         self._listeners = await open_listeners(
             proxy=config.listen,
             tls=config.listen_tls.listen,
+            gateway=config.listen_gateway,
             admin=config.admin.listen,
             environ=os.environ,
             is_held=lambda: has_live_worker(journal),
@@ -205,7 +211,7 @@ class Control:
         stack.callback(self.live.close)
 
         self._supervisor = Supervisor(
-            listen={"proxy": self._listeners.proxy, "tls": self._listeners.tls},
+            listen={"proxy": self._listeners.proxy, "tls": self._listeners.tls, "gateway": self._listeners.gateway},
             configuration=_for_workers(config, self._keys, self._generation),
             authenticate=self._identity.authenticate,
             key_marked=self._key_marked,
@@ -261,7 +267,7 @@ class Control:
 
     async def _finish(self) -> None:
         """Drain the workers and fold what they wrote last."""
-        for socket_ in (*self._listeners.proxy, *self._listeners.tls):
+        for socket_ in self._listeners.of_workers:
             # Ours too, or the kernel would go on queueing clients that nobody accepts.
             socket_.close()
         await self._supervisor.stop(0 if self._stop_requests > 1 else self.config.drain_timeout_seconds)
@@ -425,6 +431,7 @@ class Control:
                     "pid": os.getpid(),
                     "listen": self.listen,
                     "listen_tls": self.listen_tls,
+                    "listen_gateway": self.listen_gateway,
                     "admin": self.admin_listen,
                     "workers": self._supervisor.pids,
                 }

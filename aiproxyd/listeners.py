@@ -1,7 +1,8 @@
 """Listening sockets: those of the configured addresses, or those a service manager opened and passed on.
 
 A service manager (systemd's socket units) passes sockets by number, with `LISTEN_PID` and `LISTEN_FDS`, and their names in
-`LISTEN_FDNAMES`: `tls` listens for clients that speak TLS, `admin` for the admin server, any other name for the proxy. Sockets of a kind stand
+`LISTEN_FDNAMES`: `tls` listens for clients that speak TLS, `gateway` for those that are given a base URL, `admin` for the admin server,
+any other name for the proxy. Sockets of a kind stand
 in the place of all configured addresses of that kind. They live on when the daemon stops, so that clients wait for the next one.
 
 Source: https://www.freedesktop.org/software/systemd/man/latest/sd_listen_fds.html
@@ -31,11 +32,18 @@ class Listeners(NamedTuple):
     proxy: list[socket.socket]
     tls: list[socket.socket]
     """For clients that speak TLS with the proxy itself."""
+    gateway: list[socket.socket]
+    """For clients that are given a base URL."""
     admin: list[socket.socket]
+
+    @property
+    def of_workers(self) -> list[socket.socket]:
+        """Those that workers inherit."""
+        return [*self.proxy, *self.tls, *self.gateway]
 
     def close(self) -> None:
         """Close all of them. May be called again."""
-        for socket_ in (*self.proxy, *self.tls, *self.admin):
+        for socket_ in (*self.of_workers, *self.admin):
             socket_.close()
 
 
@@ -43,6 +51,7 @@ async def open_listeners(
     *,
     proxy: Sequence[str],
     tls: Sequence[str],
+    gateway: Sequence[str] = (),
     admin: str,
     environ: MutableMapping[str, str],
     is_held: Callable[[], bool],
@@ -52,6 +61,7 @@ async def open_listeners(
     Args:
         proxy: Addresses of the proxy.
         tls: Addresses of the proxy where TLS is spoken.
+        gateway: Addresses for clients that are given a base URL.
         admin: Address of the admin server.
         environ: The environment; what a service manager says in it is taken out.
         is_held: Whether somebody who is about to leave may hold an address.
@@ -60,8 +70,9 @@ async def open_listeners(
         AiproxydError: An address cannot be listened on, or what was passed is no TCP listener. Nothing is left open.
     """
     listeners = inherited(environ)
+    kinds = ((proxy, listeners.proxy), (tls, listeners.tls), (gateway, listeners.gateway), ((admin,), listeners.admin))
     try:
-        for addresses, sockets in ((proxy, listeners.proxy), (tls, listeners.tls), ((admin,), listeners.admin)):
+        for addresses, sockets in kinds:
             if not sockets:
                 for address in addresses:
                     sockets.append(await _listen_after_others(address, is_held))
@@ -77,7 +88,7 @@ def inherited(environ: MutableMapping[str, str]) -> Listeners:
     Raises:
         AiproxydError: One of them is no TCP listener.
     """
-    listeners = Listeners([], [], [])
+    listeners = Listeners([], [], [], [])
     of_process, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
     names = environ.pop("LISTEN_FDNAMES", "").split(":")
     if of_process != str(os.getpid()) or not count.isdigit():
@@ -90,7 +101,9 @@ def inherited(environ: MutableMapping[str, str]) -> Listeners:
         except OSError as exc:
             listeners.close()
             raise AiproxydError(f"the service manager passed no socket as number {number + 1}: {exc.strerror}") from exc
-        {"tls": listeners.tls, "admin": listeners.admin}.get(name, listeners.proxy).append(socket_)
+        {"tls": listeners.tls, "gateway": listeners.gateway, "admin": listeners.admin}.get(name, listeners.proxy).append(
+            socket_
+        )
         if not is_listener or socket_.family not in {socket.AF_INET, socket.AF_INET6} or socket_.type != socket.SOCK_STREAM:
             listeners.close()
             raise AiproxydError(f"socket {number + 1} of the service manager ({name!r}) is no TCP listener")

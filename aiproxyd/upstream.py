@@ -60,6 +60,8 @@ class UpstreamRules(msgspec.Struct, frozen=True):
     retry_body_max_bytes: int = 16 << 20
     """A larger request body is not kept, so its request is not sent again; one that must be signed is refused."""
     target: Target | None = None
+    base: Target | None = None
+    """Where requests go that name no host: those of the reverse listener. None where no single host is known."""
     actor_headers: ActorHeaders = ActorHeaders()
 
     @property

@@ -3,7 +3,7 @@
 It never touches the database, never serves a page, never waits for anything but the network. It is told what to do over the
 channel, appends what it sees to its journal, and outlives control only to finish its streams.
 
-Started by the supervisor as `python -m aiproxyd.worker --id UUID --channel FD --listen proxy:FD,tls:FD`; not for people.
+Started by the supervisor as `python -m aiproxyd.worker --id UUID --channel FD --listen proxy:FD,tls:FD,gateway:FD`; not for people.
 """
 
 import argparse
@@ -44,7 +44,7 @@ from aiproxyd.channel import (
 )
 from aiproxyd.config.keys import problems_of, upstream_rules
 from aiproxyd.config.providers import base_url_authorities, provider_table
-from aiproxyd.config.schema import Config
+from aiproxyd.config.schema import AuthMode, Config
 from aiproxyd.exceptions import AiproxydError
 from aiproxyd.identity.remote import RemoteIdentity
 from aiproxyd.journal.writer import JournalWriter
@@ -152,6 +152,9 @@ class Worker:
             self._sockets.get("proxy", ()),
             tls_sockets=self._sockets.get("tls", ()),
             listener_context=listener_context_of(config),
+            gateway_sockets=self._sockets.get("gateway", ()),
+            authenticator=self._gateway_authenticator(config),
+            is_refusing=self._guard.is_refusing,
             engine=self._engine,
             egress=self._egress,
             reporter=reporter,
@@ -258,11 +261,16 @@ class Worker:
         self._egress.settings = prepared.egress
         self._front.settings = prepared.front
         self._front.listener_context = prepared.listener_context
+        self._front.authenticator = self._gateway_authenticator(config)
         self._front.replace_providers(prepared.connect.providers)
         self._engine.settings = prepared.engine
         self._engine.retire(self._front.forwards)
         self._guard.refuse = config.recording.on_journal_failure == "refuse"
         self._identity.cache_seconds = config.auth.cache_seconds
+
+    def _gateway_authenticator(self, config: Config) -> RemoteIdentity | None:
+        """Return who knows the clients of the reverse listener; nobody is asked where no client is."""
+        return None if config.auth.mode is AuthMode.OFF else self._identity
 
     def _drain(self, timeout_seconds: float) -> None:
         """Stop accepting, finish, and end; asked again, close at once."""

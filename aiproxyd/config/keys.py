@@ -12,8 +12,9 @@ from pydantic import SecretStr
 from aiproxyd import sigv4
 from aiproxyd.breaker import BreakerSettings
 from aiproxyd.config.credentials import KeyConfig, SecretConfig
-from aiproxyd.config.providers import parse_target
+from aiproxyd.config.providers import facts_of, parse_target
 from aiproxyd.config.schema import Config, ProviderConfig
+from aiproxyd.model.authority import parse_authority
 from aiproxyd.model.credential import ProviderKeys, UpstreamKey
 from aiproxyd.upstream import ActorHeaders, Target, UpstreamRules
 
@@ -70,8 +71,24 @@ def _rules_of(entry: ProviderConfig, keys: ProviderKeys) -> UpstreamRules:
         retry_body_max_bytes=entry.retry_body_max_bytes,
         # A target that is none breaks its entry, which is then not in use.
         target=target if isinstance(target, Target) else None,
+        base=_base_of(entry),
         actor_headers=ActorHeaders(actor.id, actor.username, actor.groups) if actor.enabled else ActorHeaders(),
     )
+
+
+def _base_of(entry: ProviderConfig) -> Target | None:
+    """Return what a client of the reverse listener means by an entry: its `base_url`, or the first host of its own or its type."""
+    if entry.base_url is not None:
+        url = parse_target(entry.base_url)
+        return url if isinstance(url, Target) else None
+    facts = facts_of(entry.type.value)
+    for host in facts.hosts if entry.hosts is None else entry.hosts:
+        if "*" not in host:
+            try:
+                return Target("https", parse_authority(host, default_port=443), facts.base_path)
+            except ValueError:
+                return None  # the entry is broken, and not in use
+    return None
 
 
 def _keys_of(entry: ProviderConfig, environ: Mapping[str, str]) -> ProviderKeys:

@@ -187,6 +187,7 @@ def _path_prefix(path: str, endpoints: Iterable[Endpoint]) -> str:
     steps = path.split("/")[1:]
     for length in range(len(steps), 0, -1):
         end = "".join(f"/{step}" for step in steps[-length:])
-        if any(endpoint.route.startswith(end + "/") for endpoint in endpoints):
+        # Of what is recorded: other routes have beginnings of their own, such as Anthropic's /api/event_logging.
+        if any(endpoint.api and endpoint.route.startswith(end + "/") for endpoint in endpoints):
             return path[: -len(end)]
     return path

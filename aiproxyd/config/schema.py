@@ -42,6 +42,11 @@ def _duration(value: str) -> str:
     return value
 
 
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    return bool(host) and ipaddress.ip_address(host).is_loopback
+
+
 # YAML reads a bare 0 as a number.
 Duration = Annotated[
     str, BeforeValidator(lambda value: "0" if value == 0 and value is not False else value), AfterValidator(_duration)
@@ -347,6 +352,9 @@ class Config(Section):
     listen: tuple[ListenAddress, ...] = restart(("127.0.0.1:8888",))
     """Addresses and ports of the proxy. May be empty where `listen_tls` has some."""
     listen_tls: ListenTlsConfig = ListenTlsConfig()
+    listen_gateway: tuple[ListenAddress, ...] = restart(())
+    """Addresses and ports of the reverse listener, for clients that are given a base URL, `http://ADDRESS:PORT/{provider}/v1`, instead of
+    a proxy. Plain HTTP; off when empty. Anything but loopback needs `auth.mode` to ask for credentials."""
     admin: AdminConfig = AdminConfig()
     data_dir: Path = restart(None, validate_default=True)
     """Folder of the CA, journal and store; `$XDG_STATE_HOME/aiproxyd` when absent."""
@@ -380,7 +388,7 @@ class Config(Section):
     def _data_dir(cls, value: object) -> object:
         return default_data_dir() if value is None else value
 
-    @field_validator("listen", mode="before")
+    @field_validator("listen", "listen_gateway", mode="before")
     @classmethod
     def _one_or_many(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
@@ -394,6 +402,9 @@ class Config(Section):
                 raise ValueError(message)
         if not self.listen and not self.listen_tls.listen:
             message = "listen: empty, and listen_tls.listen as well; the proxy would have no address"
+            raise ValueError(message)
+        if self.auth.mode is AuthMode.OFF and not all(_is_loopback(address) for address in self.listen_gateway):
+            message = "listen_gateway: an address that is not loopback needs auth.mode to ask for credentials"
             raise ValueError(message)
         host = self.admin.listen.rpartition(":")[0].strip("[]")
         if not (self.admin.token or self.admin.tokens) and not (host and ipaddress.ip_address(host).is_loopback):

@@ -22,10 +22,12 @@ from aiproxyd.mitm.courier import Courier
 from aiproxyd.mitm.deadlines import Deadlines
 from aiproxyd.mitm.decrypted import DecryptedConnection
 from aiproxyd.mitm.egress import Egress
+from aiproxyd.mitm.gateway_router import Authenticator, GatewayRouter
 from aiproxyd.mitm.inbound import Inbound
 from aiproxyd.mitm.pair import Pair
 from aiproxyd.mitm.relay import Relay, RelaySettings, Tap
 from aiproxyd.mitm.report import Reporter
+from aiproxyd.mitm.route import Router
 from aiproxyd.mitm.routers import ConnectRouter
 from aiproxyd.mitm.tls import ClientContexts, UpstreamTls, client_failure
 from aiproxyd.mitm.tunnel import PipePool, Tunnel
@@ -112,6 +114,9 @@ class Front:
         providers: ProviderTable,
         settings: FrontSettings,
         upstreams: Upstreams | None = None,
+        gateway_sockets: Iterable[socket.socket] = (),
+        authenticator: Authenticator | None = None,
+        is_refusing: Callable[[], bool] = lambda: False,
         tick_seconds: float = 1.0,
     ) -> None:
         """Prepare; nothing is accepted before `start`.
@@ -129,6 +134,9 @@ class Front:
             providers: By the names that verdicts say. See `replace_providers`.
             settings: Limits. Assign others at a reload; connections that stand keep theirs.
             upstreams: What is done with requests to each provider besides forwarding them.
+            gateway_sockets: As `sockets`, for clients that are given a base URL.
+            authenticator: Knows these clients; None where nobody is asked for credentials. Assign another at a reload.
+            is_refusing: Whether their requests are refused now, because they could not be recorded.
             tick_seconds: How exact timeouts are.
         """
         self.engine = engine
@@ -141,6 +149,8 @@ class Front:
         self.settings = settings
         self.upstreams = upstreams or Upstreams()
         self.listener_context = listener_context
+        self.authenticator = authenticator
+        self.is_refusing = is_refusing
         self.deadlines = Deadlines(tick_seconds=tick_seconds)
         self.is_draining = False
         self.refusals = RefusalLog()
@@ -149,6 +159,7 @@ class Front:
         self._listeners: list[_Listener] = [
             *((listener, self.admit) for listener in sockets),
             *((listener, self._admit_over_tls) for listener in tls_sockets),
+            *((listener, self._admit_to_gateway) for listener in gateway_sockets),
         ]
         self._inbounds: set[Inbound] = set()
         # With the id of whose they are; empty where each request says it anew, or nobody does.
@@ -321,6 +332,39 @@ class Front:
         bridge = Bridge(connection, deadlines=self.deadlines, on_closed=closed)
         self.keep(bridge)
         bridge.secure(self.listener_context, secured, timeout_seconds=self.settings.relay.client_tls_timeout_seconds)
+
+    def _admit_to_gateway(self, connection: socket.socket, _client: tuple[str, int]) -> None:
+        """Serve a client that was given a base URL."""
+        if self.is_draining:
+            connection.close()
+            return
+        self.courier(connection, GatewayRouter(self)).start()
+
+    def courier(self, client: socket.socket, router: Router, principal_id: str = "") -> Courier:
+        """Return a courier for a client's connection, which is counted among the connected until it closed.
+
+        Args:
+            client: Connected and non-blocking.
+            router: Finds the route of each request.
+            principal_id: Whose connection it is; empty where each request says whose it is.
+        """
+
+        def closed(_reason: str) -> None:
+            self.leave(courier)
+
+        courier = Courier(
+            client,
+            router,
+            tap=self.tap,
+            reporter=self.reporter,
+            egress=self.egress,
+            upstream_tls=self.upstream_tls,
+            settings=self.settings.relay,
+            deadlines=self.deadlines,
+            on_closed=closed,
+        )
+        self.keep(courier, principal_id)
+        return courier
 
     def forget(self, inbound: Inbound) -> None:
         """A client's connection closed, or became a tunnel or a relay."""

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from aiproxyd.classify import ProviderStatus
 from aiproxyd.exceptions import CertificateError, MalformedBody
 from aiproxyd.mitm.connect import token_of
-from aiproxyd.mitm.courier import Courier
 from aiproxyd.mitm.deadlines import Deadline
 from aiproxyd.mitm.decrypted import DecryptedConnection
 from aiproxyd.mitm.egress import AddressBlocked
@@ -21,7 +20,6 @@ from aiproxyd.mitm.forward import PlainExchange
 from aiproxyd.mitm.leg import Destination
 from aiproxyd.mitm.pair import LINGER_SECONDS
 from aiproxyd.mitm.relay import Relay
-from aiproxyd.mitm.route import Router
 from aiproxyd.mitm.routers import ConnectRouter, destination_of
 from aiproxyd.mitm.upstream_proxy import DialFailed, UpstreamProxy
 from aiproxyd.model.authority import Authority
@@ -321,7 +319,7 @@ class Inbound:
         client = self._leave()
         rules = front.upstreams.of(provider.name).rules
         if not rules.is_plain:
-            courier = self._courier(client, ConnectRouter(front, connection, token), connection.principal.id)
+            courier = front.courier(client, ConnectRouter(front, connection, token), connection.principal.id)
             courier.adopt(upstream, destination)
             courier.secure(context, authority.host)
             if front.is_draining:
@@ -352,26 +350,6 @@ class Inbound:
             raise
         if front.is_draining:
             relay.drain()
-
-    def _courier(self, client: socket.socket, router: Router, principal_id: str = "") -> Courier:
-        front = self._front
-
-        def closed(_reason: str) -> None:
-            front.leave(courier)
-
-        courier = Courier(
-            client,
-            router,
-            tap=front.tap,
-            reporter=front.reporter,
-            egress=front.egress,
-            upstream_tls=front.upstream_tls,
-            settings=front.settings.relay,
-            deadlines=front.deadlines,
-            on_closed=closed,
-        )
-        front.keep(courier, principal_id)
-        return courier
 
     def _exchange(
         self,

@@ -19,6 +19,9 @@ class Journal(Protocol):
         """Try to write."""
 
 
+CANNOT_RECORD = "this proxy cannot record AI requests right now and refuses them; tell its operator"
+
+
 class JournalGuard:
     """Stands behind the connect addon: turns DECRYPT into a refusal while the journal fails."""
 
@@ -29,22 +32,28 @@ class JournalGuard:
         """Whether to refuse at all; without it the traffic goes on and the loss is counted."""
         self._journal = journal
 
-    def http_connect(self, flow: http.HTTPFlow) -> None:
-        """Refuse a CONNECT that would be decrypted and could not be recorded."""
-        verdict = flow.metadata.get(VERDICT)
-        if not self.refuse or not isinstance(verdict, Verdict) or verdict.action is not Action.DECRYPT:
-            return
+    def is_refusing(self) -> bool:
+        """Return whether AI traffic is refused now."""
+        if not self.refuse:
+            return False
         if self._journal.is_failing:
             # The refused connections bring nothing to write, so try here: the disk may have room again.
             self._journal.flush()
-        if self._journal.is_failing:
+        return self._journal.is_failing
+
+    def http_connect(self, flow: http.HTTPFlow) -> None:
+        """Refuse a CONNECT that would be decrypted and could not be recorded."""
+        verdict = flow.metadata.get(VERDICT)
+        if not isinstance(verdict, Verdict) or verdict.action is not Action.DECRYPT:
+            return
+        if self.is_refusing():
             refused = Verdict(
                 Action.REFUSE,
                 "journal",
                 principal=verdict.principal,
                 provider=verdict.provider,
                 status_code=503,
-                message="this proxy cannot record AI requests right now and refuses them; tell its operator",
+                message=CANNOT_RECORD,
             )
             flow.metadata[VERDICT] = refused
             flow.response = refusal(refused, realm="")

@@ -74,7 +74,7 @@ class ConnectRouter:
         connection = msgspec.structs.replace(connection, provider=provider)
         change = Change(removed=state.own_headers)
         if upstream.rules.target is not None:
-            change = self._retargeted(head, provider, upstream.rules.target)
+            change = retargeted(state, head, provider, upstream.rules.target, token=self._token)
         return route_of(
             state,
             upstream,
@@ -107,18 +107,29 @@ class ConnectRouter:
             reporter=self._state.reporter,
         )
 
-    def _retargeted(self, head: RequestHead, provider: Provider, target: Target) -> Change:
-        """Return what a gateway is to get: its own URL, an id of the request, and who the client is unless it says so itself."""
-        fields = [("Host", _host_of(target)), ("X-Coder-AI-Governance-Request-Id", str(uuid.uuid4()))]
-        bearer = _bearer_of(head)
-        if self._token and credentials.GOVERNANCE_TOKEN_HEADER not in head.headers and bearer != self._token:
-            fields.append(("X-Coder-AI-Governance-Token", self._token))
-        query = f"?{head.query}" if head.query else ""
-        return Change(
-            target=f"{target.path}/{provider.name}{head.path}{query}",
-            removed=self._state.own_headers - GOVERNANCE_HEADERS | {REQUEST_ID_HEADER},
-            fields=tuple(fields),
-        )
+
+def retargeted(
+    state: RoutingState, head: RequestHead, provider: Provider, target: Target, *, token: str, path: str | None = None
+) -> Change:
+    """Return what a gateway is to get: its own URL, an id of the request, and who the client is unless it says so itself.
+
+    Args:
+        state: What is in use now.
+        head: The client's.
+        provider: By whose name the gateway knows it.
+        target: The gateway.
+        token: The client's credential of this proxy, to be told; empty for none.
+        path: Behind the provider's name, where it is another one than that of the head.
+    """
+    fields = [("Host", host_of(target)), ("X-Coder-AI-Governance-Request-Id", str(uuid.uuid4()))]
+    if token and credentials.GOVERNANCE_TOKEN_HEADER not in head.headers and bearer_of(head) != token:
+        fields.append(("X-Coder-AI-Governance-Token", token))
+    query = f"?{head.query}" if head.query else ""
+    return Change(
+        target=f"{target.path}/{provider.name}{path or head.path}{query}",
+        removed=state.own_headers - GOVERNANCE_HEADERS | {REQUEST_ID_HEADER},
+        fields=tuple(fields),
+    )
 
 
 def route_of(
@@ -130,6 +141,7 @@ def route_of(
     destination: Destination,
     change: Change,
     is_own_token: Callable[[str], bool],
+    decision: credentials.CredentialDecision | None = None,
 ) -> Route | Refusal:
     """Return the route of a request of a provider in use.
 
@@ -141,6 +153,7 @@ def route_of(
         destination: Where it goes.
         change: What is changed whatever the key.
         is_own_token: Whether a text is the client's credential of this proxy.
+        decision: Whose credential it goes with, where that is known.
     """
     rules, provider = upstream.rules, connection.provider
     endpoint = find_endpoint(provider, seen.method, seen.path)
@@ -148,7 +161,7 @@ def route_of(
     if rules.target is not None:
         # Whose credential goes on is the gateway's decision.
         decision = credentials.CredentialDecision(CredentialKind.BYOK)
-    else:
+    elif decision is None:
         decision = credentials.decide(
             seen,
             has_keys=bool(rules.keys),
@@ -176,11 +189,13 @@ def route_of(
     )
 
 
-def _host_of(target: Target) -> str:
+def host_of(target: Target) -> str:
+    """Return the `Host` of requests to a URL: its authority without the port that its scheme has anyway."""
     host, port = target.authority
     return str(target.authority) if port != _DEFAULT_PORTS[target.scheme] else (f"[{host}]" if ":" in host else host)
 
 
-def _bearer_of(head: RequestHead) -> str:
+def bearer_of(head: RequestHead) -> str:
+    """Return the credential of `Authorization: Bearer`; empty when there is none."""
     scheme, _, credential = (head.headers.first("authorization") or "").strip().partition(" ")
     return credential.strip() if scheme.lower() == "bearer" else ""

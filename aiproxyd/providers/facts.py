@@ -1,6 +1,7 @@
 """The facts of a provider type, parsed from YAML text. Pure: who reads the package's files stands in `config`.
 
-A facts file has: `type`; `hosts`, with `*` for any run of characters but a dot; `endpoints`, in the order in which they are
+A facts file has: `type`; `hosts`, with `*` for any run of characters but a dot; `base_path`, where a base URL of the first host has one;
+`endpoints`, in the order in which they are
 tried, each with `route` and, unless they are the defaults, `methods` (POST), `api` (none: the request passes through) and `websocket` (what reads the turns after an upgrade);
 `source`, the pages the facts are from; `checked`, the day they were.
 """
@@ -26,6 +27,8 @@ class ProviderFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When they did."""
     hosts: tuple[str, ...] = ()
     """Host patterns; none for a type that only a `base_url` places."""
+    base_path: str = ""
+    """What stands before the paths of a client that was given a base URL, at the first of these hosts."""
     endpoints: tuple[Endpoint, ...] = ()
 
 

@@ -98,6 +98,7 @@ class SeenRequest:
 
     def held(self, seconds: float) -> None:
         self.held_seconds.append(seconds)
+        self.connection: DecryptedConnection | None = None
 
     def _note(self, call: str) -> None:
         if not self.calls or self.calls[-1] != call:
@@ -163,6 +164,7 @@ class SeeingTap:
         self.on_open(head)
         seen = SeenRequest(head)
         seen.key_hint = connection.key_hint
+        seen.connection = connection
         self.requests.append(seen)
         return seen
 
@@ -209,10 +211,18 @@ class Stage:
     """The front and all around it."""
 
     def __init__(
-        self, front: Front, port: int, memory: Memory, tap: SeeingTap, decider: Decider, ca: CertificateAuthority
+        self,
+        front: Front,
+        port: int,
+        gateway_port: int,
+        memory: Memory,
+        tap: SeeingTap,
+        decider: Decider,
+        ca: CertificateAuthority,
     ) -> None:
         self.front = front
         self.port = port
+        self.gateway_port = gateway_port
         self.memory = memory
         self.tap = tap
         self.decider = decider
@@ -253,6 +263,7 @@ async def stage(
     tick_seconds: float = 0.02,
     tap: Any = None,
     rules: UpstreamRules | None = None,
+    authenticator: Any = None,
 ) -> AsyncIterator[Stage]:
     """Run an upstream over TLS, one without, and a front before them."""
     handlers: set[asyncio.Task[Any]] = set()
@@ -270,6 +281,7 @@ async def stage(
     plain = await asyncio.start_server(_tracked(plain_handler or handler, handlers), "127.0.0.1", 0)
     tls_port, plain_port = over_tls.sockets[0].getsockname()[1], plain.sockets[0].getsockname()[1]
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    gateway = socket.create_server(("127.0.0.1", 0), backlog=128)
     front = Front(
         [listener],
         engine=decider,
@@ -286,16 +298,19 @@ async def stage(
         upstream_tls=UpstreamTls(trusted_ca_file=roots),
         providers=ProviderTable([PROVIDER]),
         settings=settings,
+        gateway_sockets=[gateway],
+        authenticator=authenticator,
         upstreams=Upstreams({"anthropic": rules} if rules is not None else None),
         tick_seconds=tick_seconds,
     )
     front.start()
     try:
-        yield Stage(front, listener.getsockname()[1], memory, seeing, decider, ca)
+        yield Stage(front, listener.getsockname()[1], gateway.getsockname()[1], memory, seeing, decider, ca)
     finally:
         await front.close()
         assert len(front) == 0
         listener.close()
+        gateway.close()
         for server in (over_tls, plain):
             server.close()
         for task in handlers:
