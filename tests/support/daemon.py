@@ -292,6 +292,11 @@ class Daemon:
         return int(self.listen.rpartition(":")[2])
 
     @property
+    def gateway_url(self) -> str:
+        """URL of the reverse listener, without a trailing slash."""
+        return f"http://{self.run['listen_gateway'][0]}"
+
+    @property
     def admin_listen(self) -> str:
         """`host:port` of the admin server; while it is down, where it will be again."""
         return str(self.run.get("admin", self.config["admin"]["listen"]))
