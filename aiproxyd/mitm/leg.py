@@ -64,7 +64,7 @@ class Leg:
         """Take over a connected, non-blocking socket."""
         self.destination = destination
         self.is_used = False
-        """Whether a request was answered on it."""
+        """Whether it has stood idle, so that the other side may have closed it meanwhile."""
         self.has_said = False
         """Whether a byte of an answer to the last request came."""
         self._loop = asyncio.get_running_loop()
@@ -123,7 +123,7 @@ class Leg:
 
     @property
     def is_between(self) -> bool:
-        """Whether the last answer is whole and nothing came after it."""
+        """Whether a request may be written: the last answer is whole, and nothing came after it."""
         return self._responses.is_idle and not self._is_deaf and not self.is_closed
 
     def begin(self, head: RequestHead) -> None:

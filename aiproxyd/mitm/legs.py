@@ -33,7 +33,13 @@ class Legs:
     def adopt(self, connection: socket.socket, destination: Destination) -> None:
         """Take over a connected socket, and begin TLS on it at once."""
         leg = self._make(connection, destination)
-        self._adopted = leg, asyncio.get_running_loop().create_task(leg.secure(self._tls_timeout_seconds))
+        self._adopted = leg, asyncio.get_running_loop().create_task(self._secure_early(leg))
+
+    async def _secure_early(self, leg: Leg) -> None:
+        await leg.secure(self._tls_timeout_seconds)
+        # Nobody knows when the first request comes, and the other side may not wait so long.
+        leg.is_used = True
+        leg.resume()
 
     async def take(self, destination: Destination, *, timeout_seconds: float | None, fresh: bool = False) -> Leg:
         """Return a connection to `destination` for one request.
@@ -49,8 +55,13 @@ class Legs:
         adopted, self._adopted = self._adopted, None
         if adopted is not None:
             leg, securing = adopted
-            await securing
-            self._idle[leg.destination] = leg
+            try:
+                await securing
+            except LegFailed:
+                if leg.destination == destination:
+                    raise
+            else:
+                self._idle[leg.destination] = leg
         known = self._idle.pop(destination, None)
         if known is not None and known.is_between and not (fresh and known.is_used):
             return known

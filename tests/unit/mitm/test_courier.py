@@ -326,13 +326,32 @@ async def test_a_connection_that_died_between_requests_is_replaced_without_a_wor
         writer.close()
 
 
+async def test_a_connection_that_died_before_the_first_request_is_replaced_without_a_word(tmp_path):
+    provider = Provider()
+    ended = asyncio.Event()
+
+    async def upstream(reader, writer):
+        if not ended.is_set():
+            ended.set()
+            return
+        await provider(reader, writer)
+
+    async with stage(tmp_path, upstream, rules=keyed()) as s:
+        reader, writer = await s.decrypt()
+        await ended.wait()
+        await until(lambda: all(pair._legs._adopted[0].is_closed for pair in s.front._pairs))
+        writer.write(post())
+        assert await read_response(reader) == OK
+        writer.close()
+
+
 async def test_a_provider_that_leaves_without_an_answer_is_a_502_and_the_client_stays(tmp_path):
     connections = []
 
     async def upstream(reader, writer):
         connections.append(writer)
         await reader.readuntil(b"\r\n\r\n{}")
-        if len(connections) > 1:
+        if len(connections) > 2:  # the first one may have died while it stood idle, so there is a second try
             writer.write(OK)
             await reader.read()
 
