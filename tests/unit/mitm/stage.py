@@ -95,10 +95,10 @@ class SeenRequest:
         self.carried_as: tuple[int, str, str] | None = None
         self.key_hint: str | None = None
         self.held_seconds: list[float] = []
+        self.connection: DecryptedConnection | None = None
 
     def held(self, seconds: float) -> None:
         self.held_seconds.append(seconds)
-        self.connection: DecryptedConnection | None = None
 
     def _note(self, call: str) -> None:
         if not self.calls or self.calls[-1] != call:
