@@ -291,6 +291,7 @@ class Courier:
             self._legs.drop(leg)  # it said what nobody had asked for
             return
         self._client.touch()
+        came_at = self._reporter.monotonic() if exchange.answer is None else 0.0
         outgoing: list[bytes] = []
         seen: list[Head[ResponseHead] | Data | End | Opaque] = []
         refused: Tried | None = None
@@ -316,6 +317,8 @@ class Courier:
         if refused is not None:
             self._drop_leg(exchange)
             exchange.decide(refused)
+        if came_at and exchange.answer is not None and exchange.tap is not None:
+            exchange.tap.held(self._reporter.monotonic() - came_at)
         for piece in seen:
             self._see(exchange, piece)
 

@@ -306,9 +306,9 @@ async def test_nobody_is_accepted_while_there_are_no_descriptors_and_then_again(
             return self.listener.fileno()
 
     async with stage(tmp_path, answer_all, plain_handler=echo) as s:
-        ((listener, _),) = s.front._listeners
+        listener, admit = s.front._listeners[0]
         s.front.loop.remove_reader(listener.fileno())
-        s.front.loop.add_reader(listener.fileno(), s.front._accept, Poor(listener))
+        s.front.loop.add_reader(listener.fileno(), s.front._accept, Poor(listener), admit)
         _, writer = await s.connect(f"{TUNNEL_HOST}:443")
         assert "accepting rests" in caplog.text
         writer.close()
