@@ -100,9 +100,12 @@ class BatchSize:
         self._aimed_seconds = aimed_seconds
 
     def took(self, rows: int, seconds: float) -> None:
-        """Learn from a transaction of `rows` rows: too long, and the next is smaller at once; quick, and it grows by half at most."""
-        fitting = max(rows, 1) * self._aimed_seconds / max(seconds, 1e-6)
-        self.rows = max(1, min(int(fitting), self.rows + self.rows // 2 + 1, self._most))
+        """Learn from a transaction of `rows` rows: too long, and the next is smaller at once; quick, and it grows by half at most.
+
+        It shrinks to an eighth at most: one that only waited for a processor must not make the next ten tiny.
+        """
+        fitting = int(max(rows, 1) * self._aimed_seconds / max(seconds, 1e-6))
+        self.rows = max(1, min(max(fitting, rows // 8), self.rows + self.rows // 2 + 1, self._most))
 
 
 Place = tuple[dt.datetime, str]

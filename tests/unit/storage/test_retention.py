@@ -66,11 +66,19 @@ def test_no_transaction_is_longer_than_it_may_be_whatever_a_row_costs(fixed: flo
 
 def test_a_slow_transaction_makes_the_next_one_small_at_once_and_growth_is_slow() -> None:
     size = BatchSize(1000)
-    size.took(1000, 0.2)
-    assert size.rows == 100
-    size.took(100, 0.0001)
-    assert size.rows == 151
+    size.took(1000, 0.1)
+    assert size.rows == 200
+    size.took(200, 0.0001)
+    assert size.rows == 301
+    size.took(301, 0.04)
+    assert size.rows == 150
+    size.took(150, 0.001)
+    assert size.rows == 226
+    size.rows = 151
     size.took(151, 10.0)
+    assert size.rows == 18
+    for _ in range(3):
+        size.took(size.rows, 10.0)
     assert size.rows == 1
     for _ in range(100):
         size.took(size.rows, 1e-9)
