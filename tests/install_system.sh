@@ -3,7 +3,7 @@
 # the tests that need it are skipped.
 set -euo pipefail
 
-declare -A package_of=([curl]=curl [openssl]=openssl [git]=git [promtool]=prometheus [prometheus-pushgateway]=prometheus-pushgateway [initdb]=postgresql [chromium]=chromium)
+declare -A package_of=([curl]=curl [openssl]=openssl [git]=git [squid]=squid-openssl [promtool]=prometheus [prometheus-pushgateway]=prometheus-pushgateway [initdb]=postgresql [chromium]=chromium)
 
 missing=()
 for program in "${!package_of[@]}"; do

@@ -115,14 +115,15 @@ class ConnectAddon:
             if principal is None:
                 return _challenge("invalid_credentials", f"the proxy token is unknown or revoked: {_HOW_TO_AUTHENTICATE}")
         if verdict.action is Action.DECRYPT and not is_connect:
-            # A plain request to a provider's TLS port would pass unseen by the tap.
+            # It would pass unseen by the tap, and its key in clear text, also where the provider's base_url begins with http://.
             return Verdict(
                 Action.REFUSE,
                 "plain_http",
                 principal=principal,
                 provider=verdict.provider,
                 status_code=403,
-                message=f"{authority} speaks https only: use an https:// URL",
+                message=f"{authority} belongs to the AI provider {verdict.provider!r}, and a plain http:// request to it would go "
+                "unrecorded: use an https:// URL",
             )
         return msgspec.structs.replace(verdict, principal=principal) if principal is not None else verdict
 
