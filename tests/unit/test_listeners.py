@@ -21,7 +21,7 @@ for number in range(len(taken)):
     os.dup2(50 + number, 3 + number, inheritable=True)
 os.environ.update(LISTEN_PID=sys.argv[3] or str(os.getpid()), LISTEN_FDS=str(len(taken)), LISTEN_FDNAMES=sys.argv[2])
 found = asyncio.run(open_listeners(proxy=["127.0.0.1:0"], tls=[], admin="127.0.0.1:0", environ=os.environ, is_held=lambda: False))
-print(*(",".join(name_of(each) for each in kind) for kind in found), sep=";")
+print(*(",".join(name_of(each) for each in kind) for kind in (found.proxy, found.tls, found.admin)), sep=";")
 assert not any(each.get_inheritable() for kind in found for each in kind)
 assert "LISTEN_FDS" not in os.environ
 """
