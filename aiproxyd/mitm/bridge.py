@@ -6,7 +6,8 @@ Not where certificates come from (`tls`).
 
 Strategy: a Unix socket pair. One end is relayed to the TLS socket here, the other one is given away.
 
-Measured on 2 cores, uvloop: a bridge adds 0.5 ms of CPU a MB and 0.7 ms a connection, its handshake included.
+Measured on 2 cores, uvloop, CPU of the proxy: a tunnel over a bridge takes 1.0 ms a MB and 0.64 ms a new connection, its handshake included; without
+TLS it is 0.25 and 0.12.
 
 Facts: a reset of the given end must not look like a plain end of the connection. A Unix socket cannot send one, so the end's owner asks
 for it as for any socket, by SO_LINGER, and the end tells its bridge.
