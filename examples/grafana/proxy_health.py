@@ -1,7 +1,7 @@
 """The dashboard for who keeps it running: whether it stands, what it adds and refuses, whether everything is recorded."""
 
 from aiproxyd.telemetry import coder, own, worker_processes
-from examples.grafana.building import percentiles, series, stat
+from examples.grafana.building import percentiles, series, share, stat
 from examples.grafana.panels import Dashboard, Panel, Query, Row, increase, mean, now, quantile, rate, select
 
 _EXPIRY = f"{select(own.CA_EXPIRY)} - time()"
@@ -174,6 +174,7 @@ PROXY_HEALTH = Dashboard(
                     (
                         Query(now(worker_processes.RESIDENT, ("instance", "worker")), "{{instance}} worker {{worker}}"),
                         Query('process_resident_memory_bytes{job="aiproxyd", instance=~"$instance"}', "control"),
+                        Query(now(worker_processes.VIRTUAL, ("instance", "worker")), "{{instance}} worker {{worker}}, virtual"),
                     ),
                     unit="bytes",
                 ),
@@ -183,6 +184,23 @@ PROXY_HEALTH = Dashboard(
                         Query(now(worker_processes.OPEN_FDS, ("instance", "worker")), "{{instance}} worker {{worker}}"),
                         Query('process_open_fds{job="aiproxyd", instance=~"$instance"}', "control"),
                     ),
+                ),
+                series(
+                    "Share of the open files that may be",
+                    share(
+                        now(worker_processes.OPEN_FDS, ("instance", "worker")),
+                        now(worker_processes.MAX_FDS, ("instance", "worker")),
+                    ),
+                    ("instance", "worker"),
+                    "percentunit",
+                    about=worker_processes.MAX_FDS.help,
+                ),
+                series(
+                    "Age of workers",
+                    f"time() - {now(worker_processes.STARTED, ('instance', 'worker'))}",
+                    ("instance", "worker"),
+                    "s",
+                    about=worker_processes.STARTED.help,
                 ),
             ),
         ),

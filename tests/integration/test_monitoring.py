@@ -22,7 +22,8 @@ from tests.support.origins import Origin
 from tests.support.otlp import grpc_collector
 from tests.support.prometheus import Prometheus, needs_prometheus
 
-pytestmark = needs_prometheus
+# The first test waits for two days to pass, each with its scrapes.
+pytestmark = [needs_prometheus, pytest.mark.timeout(300)]
 
 RULES = [ROOT / "examples" / "prometheus" / name for name in ("recording.yml", "alerts.yml")]
 
