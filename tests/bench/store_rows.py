@@ -169,7 +169,7 @@ def _session(chance: random.Random, at: dt.datetime, rows: Rows, until: dt.datet
     project = f"service-{min(int(chance.paretovariate(0.8)), PROJECTS):02}"
     metadata = (
         f'{{"request_user_agent":"{tool.user_agent}","project":"{project}",'
-        f'"project_directory":"/home/dev/src/{project}","project_branch":"main"}}'
+        f'"project_directory":"/src/{project}","project_branch":"main"}}'
         if has_session
         else f'{{"request_user_agent":"{tool.user_agent}"}}'
     )
