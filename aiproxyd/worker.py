@@ -120,6 +120,7 @@ class Worker:
             if self._fault is not None:
                 raise self._fault
             await self._engine.close()
+            self._egress.close()
         finally:
             self._journal.flush()
             self._journal.close()
