@@ -151,6 +151,7 @@ class MetricsConfig(Section):
     basic_password: SecretStr | None = None
     """Its password. Goes with `basic_user`."""
     push: PushConfig = PushConfig()
+    """Where metrics are pushed to, for places that nobody scrapes."""
 
     @field_validator("dialects")
     @classmethod
