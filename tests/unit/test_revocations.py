@@ -1,0 +1,53 @@
+"""Who lost a token is found, whoever took it away."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from aiproxyd import revocations
+from aiproxyd.model.principal import id_of_name
+from aiproxyd.revocations import watch_revocations
+from aiproxyd.storage.store import Store
+
+
+async def test_revoked_users_and_those_with_another_token_are_told_and_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revocations, "LOOK_SECONDS", 0.01)
+    store = await Store.open(f"sqlite+aiosqlite:///{tmp_path / 'store.sqlite3'}")
+    configured = {id_of_name("bob"): "1", id_of_name("eve"): "2"}
+    told: asyncio.Queue[set[str]] = asyncio.Queue()
+    looks = 0
+
+    def configured_users() -> list[tuple[str, str]]:
+        nonlocal looks
+        looks += 1
+        return list(configured.items())
+
+    async def look_again() -> None:
+        seen = looks
+        async with asyncio.timeout(30):
+            while looks < seen + 2:
+                await asyncio.sleep(0.005)
+
+    for name in ("alice", "carol"):
+        await store.add_user(name, ())
+    watching = asyncio.ensure_future(watch_revocations(store, configured_users, told.put_nowait))
+    try:
+        await look_again()
+        assert told.empty()
+        await store.revoke_user("alice")
+        assert await asyncio.wait_for(told.get(), 30) == {id_of_name("alice")}
+        await store.add_user("alice", ())
+        await look_again()
+        configured[id_of_name("bob")] = "3"
+        assert await asyncio.wait_for(told.get(), 30) == {id_of_name("bob")}
+        del configured[id_of_name("eve")]
+        assert await asyncio.wait_for(told.get(), 30) == {id_of_name("eve")}
+        await look_again()
+        assert told.empty()
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await store.close()
