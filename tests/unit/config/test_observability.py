@@ -74,3 +74,9 @@ def test_workers_hear_nothing_of_the_gateway() -> None:
     config = Config.model_validate({"metrics": {"push": push}})
     assert b"a-secret" not in config.for_workers()
     assert b"9091" not in config.for_workers()
+
+
+@pytest.mark.parametrize("header", ["X-Api-Key", "x-goog-api-key", "x-amz-security-token", "x-auth-token"])
+def test_a_header_that_holds_a_credential_is_no_label(header: str) -> None:
+    with pytest.raises(ValidationError, match="holds credentials"):
+        MetricsConfig.model_validate({"header_labels": {"team": header}})
