@@ -95,13 +95,15 @@ class ConnectRouter:
                 named.authority,
                 provider.name,
             )
+        # What leaves is the client's own, but for its credential of this proxy.
+        edit = credentials.without_token(head, self._token) if self._token else credentials.HeadEdit()
         return Route(
             Upstream(UpstreamRules(provider.name, provider.type)),
             destination=named,
             connection=None,
             seen=head,
             endpoint=PASSTHROUGH,
-            decision=credentials.CredentialDecision(CredentialKind.BYOK),
+            decision=credentials.CredentialDecision(CredentialKind.BYOK, edit=edit),
             change=Change(removed=self._state.own_headers),
             shape=shape_of(provider.type),
             reporter=self._state.reporter,
