@@ -243,7 +243,9 @@ class Front:
         """Close every connection of these principals at once. Their open requests end as interrupted by the proxy."""
         self.revocations += 1
         for pair, principal_id in tuple(self._pairs.items()):
-            if principal_id in principal_ids:
+            # On the reverse listener each request says whose it is.
+            whose = pair.principal_id if isinstance(pair, Courier) and not principal_id else principal_id
+            if whose in principal_ids:
                 pair.close("revoked", reset=True)
 
     async def wait(self, timeout_seconds: float) -> bool:

@@ -287,6 +287,45 @@ async def test_actor_headers_tell_who_it_is_and_those_of_clients_do_not(tmp_path
         writer.close()
 
 
+def signed(**values):
+    key = UpstreamKey("secret", access_key_id="AKIAORGANISATION0001", region="eu-west-1")
+    return UpstreamRules("anthropic", "bedrock", keys=(key,), **values)
+
+
+async def test_a_request_is_signed_when_its_body_is_whole(tmp_path):
+    provider = Provider()
+    async with stage(tmp_path, provider, rules=signed()) as s:
+        reader, writer = await s.decrypt()
+        writer.write(post(b"0123456789", b"Authorization: Bearer aiproxyd\r\nExpect: 100-continue\r\n")[:-5])
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert not provider.heads
+        writer.write(b"56789")
+        assert await read_response(reader) == OK
+        (head,) = provider.heads
+        authorization = Provider.field(head, b"authorization")
+        assert authorization.startswith("AWS4-HMAC-SHA256 Credential=AKIAORGANISATION0001/")
+        assert "/eu-west-1/bedrock/aws4_request" in authorization
+        assert Provider.field(head, b"x-amz-date")
+        assert provider.bodies == [b"0123456789"]
+        assert s.tap.requests[0].key_hint == "AKIA...0001"
+        writer.close()
+
+
+async def test_a_request_too_large_to_be_signed_is_refused(tmp_path):
+    provider = Provider()
+    async with stage(tmp_path, provider, rules=signed(retry_body_max_bytes=1000)) as s:
+        reader, writer = await s.decrypt()
+        writer.write(post(bytes(2000)))
+        answer = await read_response(reader)
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b"retry_body_max_bytes" in answer
+        assert not provider.heads
+        assert (s.tap.requests[0].aborted, s.tap.requests[0].status_code) == (AbortedBy.REFUSED, 413)
+        writer.write(post(b"small"))
+        assert await read_response(reader) == OK
+        writer.close()
+
+
 # Connections
 
 

@@ -11,6 +11,7 @@ from aiproxyd.config.keys import upstream_rules
 from aiproxyd.config.providers import provider_table
 from aiproxyd.config.schema import Config
 from aiproxyd.exceptions import AiproxydError
+from aiproxyd.mitm.decrypted import AbortedBy
 from aiproxyd.mitm.gateway_router import path_of, token_of
 from aiproxyd.model.authority import Authority
 from aiproxyd.model.credential import UpstreamKey
@@ -157,6 +158,25 @@ async def test_what_cannot_be_recorded_is_refused_where_the_operator_wants_that(
     async with stage(tmp_path, Heads(), rules=rules(KEY), authenticator=Users()) as s:
         s.front.is_refusing = lambda: True
         assert (await ask(s, x_api_key="ada-token"))[0] == 503
+
+
+async def test_a_revoked_user_s_open_request_is_closed(tmp_path):
+    async def upstream(reader, writer):
+        await reader.readuntil(b"\r\n\r\n{}")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n")
+        await reader.read()
+
+    async with stage(tmp_path, upstream, rules=rules(KEY), authenticator=Users()) as s:
+        reader, writer = await asyncio.open_connection("127.0.0.1", s.gateway_port)
+        writer.write(b"POST /anthropic/v1/messages HTTP/1.1\r\nx-api-key: ada-token\r\nContent-Length: 2\r\n\r\n{}")
+        await reader.readuntil(b"hi\r\n")
+        s.front.revoke({"another"})
+        assert not s.tap.requests[0].is_over
+        s.front.revoke({"1"})
+        assert s.tap.requests[0].aborted is AbortedBy.PROXY
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        writer.close()
 
 
 async def test_a_target_gets_the_provider_s_name_and_the_client_s_path(tmp_path):
