@@ -74,8 +74,12 @@ class _Parent(NamedTuple):
 
 
 def envelope(settings: TracingSettings) -> Envelope:
-    """Return who says the spans."""
-    resource: _Attributes = {"service.name": settings.service_name, "service.version": aiproxyd.__version__}
+    """Return who says the spans: ourselves, and what `OTEL_RESOURCE_ATTRIBUTES` says of where we run."""
+    # Imported when traces are wanted: most daemons do not need it.
+    from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+
+    own = Resource({"service.name": settings.service_name, "service.version": aiproxyd.__version__})
+    resource = {name: str(value) for name, value in OTELResourceDetector().detect().merge(own).attributes.items()}
     return Envelope(resource, scope="aiproxyd", version=aiproxyd.__version__, schema_url=semconv.SCHEMA_URL)
 
 

@@ -130,6 +130,15 @@ class Memory:
         return attributes_of(self.named(name))
 
 
+def test_the_environment_says_more_of_where_we_run_and_nothing_else_of_who(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=staging,service.name=another")
+    raw = envelope(TracingSettings(endpoint="", service_name="proxy-7")).export_request([])
+    (found,) = ExportTraceServiceRequest.FromString(raw).resource_spans
+    attributes = attributes_of(found.resource)
+    assert attributes["service.name"] == "proxy-7"
+    assert attributes["deployment.environment"] == "staging"
+
+
 @pytest.mark.parametrize("collector", [grpc_collector, http_collector], ids=["grpc", "http"])
 def test_a_collector_gets_every_span_with_its_parent(collector: Any) -> None:
     with collector() as (endpoint, received):
