@@ -61,6 +61,8 @@ class Answer(_Message, frozen=True, tag="answer"):
 
     question: int
     principal: Principal | None = None
+    fresh_seconds: float | None = None
+    """For how long the answer may be used; None when its source does not say."""
     failure: str = ""
     """Why nobody could be asked; then `principal` means nothing."""
 

@@ -35,7 +35,8 @@ from aiproxyd.config.schema import AuthMode, Config, keeping_restart_fields, res
 from aiproxyd.exceptions import AiproxydError
 from aiproxyd.fold import Fold, LiveSink
 from aiproxyd.housekeeping import keep_statistics, prune
-from aiproxyd.identity.users import Identity, ensure_first_user
+from aiproxyd.identity.sources import RemoteSources, Sources
+from aiproxyd.identity.users import ensure_first_user
 from aiproxyd.journal.daemon_id import daemon_id_of
 from aiproxyd.journal.segments import has_live_worker, journal_bytes, segments_in
 from aiproxyd.listeners import name_of, open_listeners
@@ -161,7 +162,6 @@ class Control:
         self._store = await Store.open(config.store_url, daemon_id=daemon_id_of(journal), pricer=self._prices)
         stack.push_async_callback(self._store.close)
         await self._store.adopt_positions([segment.name for segment in segments_in(journal)])
-        self._identity = Identity(config.auth.users, self._store)
         self.first_user = await ensure_first_user(self._store, config)
         self._table = provider_table(config, problems_of(self._keys))
         _warn_about(self._table)
@@ -178,6 +178,8 @@ class Control:
 
         registry = create_registry()
         self._metrics = MetricsSink(registry, self._prices, config.metrics.to_settings())
+        self._identity = Sources(config.auth, self._store, self._metrics.identity_asked)
+        stack.push_async_callback(self._identity.close)
         self._metrics.set_ca_expiry(self._ca.certificate.not_valid_after_utc.timestamp())
         self._upstreams.replace(upstream_rules(config, self._keys), generation=self._generation)
         self._metrics.upstreams.set_key_pools(self._upstreams.key_counts(time.monotonic()))
@@ -213,7 +215,7 @@ class Control:
         self._supervisor = Supervisor(
             listen={"proxy": self._listeners.proxy, "tls": self._listeners.tls, "gateway": self._listeners.gateway},
             configuration=_for_workers(config, self._keys, self._generation),
-            authenticate=self._identity.authenticate,
+            identify=self._identity.identify,
             key_marked=self._key_marked,
         )
         registry.register(WorkerProcesses(lambda: self._supervisor.pids_by_slot))
@@ -372,7 +374,12 @@ class Control:
         table, rules = provider_table(config, problems_of(keys)), upstream_rules(config, keys)
         overrides = config.pricing.to_overrides()
         generation = self._generation + 1
-        await self._supervisor.configure(_for_workers(config, keys, generation))
+        remote = RemoteSources(config.auth)
+        try:
+            await self._supervisor.configure(_for_workers(config, keys, generation))
+        except AiproxydError:
+            await remote.close()
+            raise
         # From here on nothing may fail: the workers use it already.
         self.config, self._keys, self._generation = config, keys, generation
         for name in changed:
@@ -381,12 +388,13 @@ class Control:
         self._hide_secrets()
         self._upstreams.replace(rules, generation=generation)
         self._metrics.upstreams.set_key_pools(self._upstreams.key_counts(time.monotonic()))
-        self._identity.replace_users(config.auth.users)
+        remote = self._identity.replace(config.auth, remote)
         self._prices.replace_overrides(overrides)
         self._supervisor.forget_answers()
         self._table = table
         _warn_about(table)
         self._metrics.set_providers(table)
+        await remote.close()
 
     def _hide_secrets(self) -> None:
         """Keep what the configuration holds in confidence out of the log."""

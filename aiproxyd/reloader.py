@@ -74,6 +74,8 @@ class Reloader:
                 return await self._reload()
 
     async def _reload(self) -> str:
+        # A signal may come while the file is being written.
+        await self._watcher.at_rest()
         self._watcher.acknowledge()
         self._times.reload_attempted(time.time())
         try:

@@ -33,7 +33,7 @@ from aiproxyd.channel import (
     Revoked,
 )
 from aiproxyd.exceptions import AiproxydError, ConfigError
-from aiproxyd.model.principal import Principal
+from aiproxyd.identity.answer import Identified
 
 log = structlog.get_logger("aiproxyd.supervisor")
 
@@ -79,7 +79,7 @@ class Supervisor:
         *,
         listen: Mapping[str, Sequence[socket.socket]],
         configuration: Configure,
-        authenticate: Callable[[str], Awaitable[Principal | None]],
+        identify: Callable[[str], Awaitable[Identified]],
         key_marked: Callable[[KeyMarked], None] = lambda _marked: None,
     ) -> None:
         """Prepare; nothing runs before `start`.
@@ -87,13 +87,13 @@ class Supervisor:
         Args:
             listen: Bound, listening sockets that every worker inherits, by what they are for (see `worker`).
             configuration: For every worker.
-            authenticate: Answers whose credential it is; raises AiproxydError when nobody can tell.
+            identify: Answers whose credential it is; raises AiproxydError when nobody can tell.
             key_marked: Hears what a worker learnt about a key, besides the other workers.
         """
         self.restarts = 0
         self._listen = listen
         self._configuration = configuration
-        self._authenticate = authenticate
+        self._identify = identify
         self._key_marked = key_marked
         self._workers: dict[int, WorkerProcess] = {}
         self._keepers: list[asyncio.Task[None]] = []
@@ -309,12 +309,14 @@ class Supervisor:
 
     async def _answer(self, worker: WorkerProcess, question: Authenticate) -> None:
         try:
-            principal = await self._authenticate(question.credential)
+            answer = await self._identify(question.credential)
         except AiproxydError as exc:
             log.error("a credential could not be checked", error=str(exc))
             worker.channel.send(Answer(question=question.question, failure=str(exc)))
         else:
-            worker.channel.send(Answer(question=question.question, principal=principal))
+            worker.channel.send(
+                Answer(question=question.question, principal=answer.principal, fresh_seconds=answer.fresh_seconds)
+            )
 
 
 def _settle(worker: WorkerProcess, revision: int, reason: str | None) -> None:

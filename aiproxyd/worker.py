@@ -46,6 +46,7 @@ from aiproxyd.config.keys import problems_of, upstream_rules
 from aiproxyd.config.providers import base_url_authorities, provider_table
 from aiproxyd.config.schema import AuthMode, Config
 from aiproxyd.exceptions import AiproxydError
+from aiproxyd.identity.networks import NetworkTable
 from aiproxyd.identity.remote import RemoteIdentity
 from aiproxyd.journal.writer import JournalWriter
 from aiproxyd.key_pool import KeyMark
@@ -311,6 +312,7 @@ def _connect_settings(config: Config, keys: Mapping[str, ProviderKeys]) -> Conne
         auth_mode=config.auth.mode.value,
         realm=config.auth.realm,
         allowed_ports=frozenset(config.egress.allowed_ports),
+        networks=NetworkTable(config.auth.networks),
     )
 
 

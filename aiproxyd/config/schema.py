@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, field_validator, model_validator
 
 from aiproxyd.config.credentials import MAX_KEYS, ActorHeadersConfig, BreakerConfig, KeyConfig, TimeoutsConfig
+from aiproxyd.config.identity import CoderAuthConfig, JwtAuthConfig, NetworkAuthConfig
 from aiproxyd.config.network import EgressConfig, ListenAddress, ListenTlsConfig
 from aiproxyd.config.observability import MetricsConfig, PricingConfig, TracingConfig
 from aiproxyd.config.section import Section, restart
@@ -22,6 +23,7 @@ from aiproxyd.config.section import Section, restart
 _PROVIDER_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhdw])+\Z|0\Z")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -47,10 +49,22 @@ def _is_loopback(address: str) -> bool:
     return bool(host) and ipaddress.ip_address(host).is_loopback
 
 
+def _sha256(value: str) -> str:
+    # The value is not repeated: it may be the token itself.
+    if not _SHA256.match(value):
+        message = (
+            "should be the SHA-256 of a token, 64 lower-case hexadecimal digits: printf %s TOKEN | sha256sum; this is "
+            + ("in upper case" if _SHA256.match(value.lower()) else f"{len(value)} characters that are not")
+        )
+        raise ValueError(message)
+    return value
+
+
 # YAML reads a bare 0 as a number.
 Duration = Annotated[
     str, BeforeValidator(lambda value: "0" if value == 0 and value is not False else value), AfterValidator(_duration)
 ]
+Sha256 = Annotated[str, AfterValidator(_sha256)]
 
 
 def default_data_dir() -> Path:
@@ -64,7 +78,7 @@ class AdminTokenConfig(Section):
 
     name: str = Field(min_length=1, max_length=120)
     """Who has it; the log names them when they read content."""
-    token_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    token_sha256: Sha256
     """Lower-case hex of the token's SHA-256."""
     role: Literal["viewer", "auditor", "admin"] = "viewer"
     """`viewer` sees figures alone, `auditor` content too, `admin` also changes users and reloads."""
@@ -122,11 +136,19 @@ class UserConfig(Section):
     """A user who is known by the configuration alone."""
 
     name: str = Field(min_length=1, max_length=120)
-    """Shown in records."""
-    token_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Shown in records. No colon: it would end the name in a proxy URL."""
+    token_sha256: Sha256
     """Lower-case hex of the token's SHA-256."""
     groups: tuple[str, ...] = ()
     """Groups on the principal."""
+
+    @field_validator("name")
+    @classmethod
+    def _without_colon(cls, name: str) -> str:
+        if ":" in name:
+            message = f"{name!r} has a colon, which ends a user's name in a proxy URL"
+            raise ValueError(message)
+        return name
 
 
 class AuthConfig(Section):
@@ -140,6 +162,22 @@ class AuthConfig(Section):
     """How long a worker remembers an answer, good or bad; a revocation reaches every worker within it."""
     users: tuple[UserConfig, ...] = ()
     """Users besides those of `aiproxyd user add`."""
+    coder: CoderAuthConfig | None = None
+    """A Coder deployment whose users may use the proxy with their session tokens."""
+    jwt: JwtAuthConfig | None = None
+    """Signed tokens of an identity provider."""
+    networks: tuple[NetworkAuthConfig, ...] = ()
+    """Who is charged for clients that send no credentials, by their address. Credentials that are sent count instead."""
+
+    @field_validator("networks")
+    @classmethod
+    def _each_once(cls, networks: tuple[NetworkAuthConfig, ...]) -> tuple[NetworkAuthConfig, ...]:
+        named = [entry.network for entry in networks]
+        for network in named:
+            if named.count(network) > 1:
+                message = f"the network {network} is there twice"
+                raise ValueError(message)
+        return networks
 
     @field_validator("users")
     @classmethod
@@ -427,7 +465,7 @@ class Config(Section):
 _NOT_FOR_WORKERS: Any = {
     "admin": True,
     "store": True,
-    "auth": {"users"},
+    "auth": {"users", "coder", "jwt"},
     "metrics": {"token", "basic_user", "basic_password", "push"},
     "tracing": {"headers"},
     "pricing": True,

@@ -11,6 +11,7 @@ is their `stat`; a change is told once it stayed the same for `SETTLE_SECONDS`.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from watchfiles import awatch
 log = structlog.get_logger("aiproxyd.config")
 
 # Two looks at the files this far apart must agree, or somebody is still writing.
-SETTLE_SECONDS = 0.15
+SETTLE_SECONDS = 0.1
 
 # A file that never comes to rest is read all the same after so long; what is wrong with it is said then.
 MAX_SETTLE_SECONDS = 5.0
@@ -34,6 +35,9 @@ _STEP_MILLISECONDS = 100
 
 # Links that lead to links; the kernel gives up at 40.
 _MAX_LINKS = 40
+
+# Where a file's state has its time of modification, in nanoseconds.
+_MODIFIED = 3
 
 type Fingerprint = tuple[tuple[Path, tuple[int, ...] | None], ...]
 
@@ -72,6 +76,14 @@ class FileWatcher:
     def acknowledge(self) -> None:
         """Take the files as they are now as known. To be called right before they are read."""
         self._known = self._look()
+
+    async def at_rest(self) -> None:
+        """Return once no file was written a moment ago: at once, as a rule."""
+        for _ in range(int(MAX_SETTLE_SECONDS / SETTLE_SECONDS)):
+            ages = [time.time() - state[_MODIFIED] / 1e9 for _, state in self._look() if state is not None]
+            if not any(0 <= age < SETTLE_SECONDS for age in ages):
+                return
+            await asyncio.sleep(SETTLE_SECONDS)
 
     async def changes(self) -> AsyncIterator[None]:
         """Yield after each change, once the files came to rest. Endless.

@@ -11,6 +11,7 @@ from collections import OrderedDict
 
 from aiproxyd.channel import Answer, Authenticate, Channel
 from aiproxyd.exceptions import AiproxydError
+from aiproxyd.identity.answer import Identified
 from aiproxyd.model.principal import Principal
 
 # A guess a second for two hours fills it; an entry is about 200 bytes, so it stays below 2 MB.
@@ -27,8 +28,8 @@ class RemoteIdentity:
         self.cache_seconds = cache_seconds
         self._channel = channel
         self._questions = itertools.count(1)
-        self._open: dict[int, asyncio.Future[Principal | None]] = {}
-        self._asked: dict[bytes, asyncio.Future[Principal | None]] = {}
+        self._open: dict[int, asyncio.Future[Identified]] = {}
+        self._asked: dict[bytes, asyncio.Future[Identified]] = {}
         # Keyed by digest, so that a memory dump of a worker holds no token it is not using right then.
         self._remembered: OrderedDict[bytes, tuple[float, Principal | None]] = OrderedDict()
         self._forgotten = 0
@@ -57,10 +58,12 @@ class RemoteIdentity:
             self._open[question] = self._asked[digest] = answer
             answer.get_loop().call_later(ANSWER_TIMEOUT_SECONDS, self._fail, question, "control did not answer in time")
             self._channel.send(Authenticate(question=question, credential=credential))
-        principal = await asyncio.shield(answer)
+        identified = await asyncio.shield(answer)
+        principal, fresh_seconds = identified.principal, identified.fresh_seconds
         if forgotten != self._forgotten:
             return principal  # of before a user was revoked: good for this once, and not to be remembered
-        self._remembered[digest] = (time.monotonic() + self.cache_seconds, principal)
+        seconds = self.cache_seconds if fresh_seconds is None else min(self.cache_seconds, fresh_seconds)
+        self._remembered[digest] = (time.monotonic() + seconds, principal)
         self._remembered.move_to_end(digest)
         if len(self._remembered) > MAX_REMEMBERED_ANSWERS:
             self._remembered.popitem(last=False)
@@ -73,7 +76,7 @@ class RemoteIdentity:
             return
         waiting = self._open.get(answer.question)
         if waiting is not None and not waiting.done():
-            waiting.set_result(answer.principal)
+            waiting.set_result(Identified(answer.principal, answer.fresh_seconds))
 
     def forget(self) -> None:
         """Drop every remembered answer, and do not remember those that are on their way."""
@@ -86,7 +89,7 @@ class RemoteIdentity:
         for question in list(self._open):
             self._fail(question, "control is gone")
 
-    def _close(self, question: int, digest: bytes, answer: asyncio.Future[Principal | None]) -> None:
+    def _close(self, question: int, digest: bytes, answer: asyncio.Future[Identified]) -> None:
         self._open.pop(question, None)
         if self._asked.get(digest) is answer:  # another one was asked after `forget`
             del self._asked[digest]

@@ -56,6 +56,11 @@ class Identity:
             user.token_sha256: Principal(id=id_of_name(user.name), name=user.name, groups=user.groups) for user in users
         }
 
+    def configured(self, token: str) -> Principal | None:
+        """Return the user of the configuration whose token it is, or None."""
+        digest = digest_of(token)
+        return None if digest is None else self._configured.get(digest)
+
     async def authenticate(self, token: str) -> Principal | None:
         """Return whose token it is, or None when it is nobody's.
 
@@ -101,7 +106,8 @@ async def ensure_first_user(store: UserStore, config: Config) -> tuple[str, str 
     if config.auth.users:
         return config.auth.users[0].name, None
     name = login_name()
-    if await store.list_users():
+    if config.auth.coder is not None or config.auth.jwt is not None or await store.list_users():
+        # The organisation keeps its users elsewhere, or somebody made some here: no token that nobody asked for.
         return name, None
     file = config.data_dir / FIRST_USER_TOKEN_NAME
     try:

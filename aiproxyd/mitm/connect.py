@@ -16,6 +16,7 @@ from mitmproxy import http
 
 from aiproxyd.classify import ProviderTable
 from aiproxyd.exceptions import AiproxydError
+from aiproxyd.identity.networks import NetworkTable
 from aiproxyd.model.authority import Authority, parse_authority
 from aiproxyd.model.principal import ANONYMOUS, Principal
 from aiproxyd.model.verdict import Action, Verdict
@@ -31,6 +32,8 @@ AUTHORITY = "aiproxyd.authority"
 
 # A Basic credential of 4 KiB holds any token we make (under 100 bytes) and any JWT that proxies accept in practice.
 MAX_CREDENTIAL_BYTES = 8192
+
+NO_NETWORKS = NetworkTable()
 
 _HOW_TO_AUTHENTICATE = (
     "set the proxy to http://USER:TOKEN@HOST:PORT (the token is the password; `aiproxyd user add NAME` makes one, "
@@ -58,6 +61,8 @@ class ConnectSettings(msgspec.Struct, frozen=True):
     realm: str = "AI Gateway Proxy"
     """Realm of the 407 challenge; no quotes, backslashes or line ends."""
     allowed_ports: frozenset[int] = frozenset({80, 443})
+    networks: NetworkTable = NO_NETWORKS
+    """Users of clients that send no credentials."""
 
 
 class ConnectAddon:
@@ -102,10 +107,12 @@ class ConnectAddon:
         if verdict.reason == "port":
             return verdict
         principal: Principal | None = None
+        fields = request.headers.get_all("proxy-authorization")
         if settings.auth_mode == "off":
-            principal = ANONYMOUS
+            principal = self._by_network(flow, settings) or ANONYMOUS
+        elif not fields and (by_network := self._by_network(flow, settings)) is not None:
+            principal = by_network
         elif needs_credentials(authority, auth_mode=settings.auth_mode, providers=settings.providers):
-            fields = request.headers.get_all("proxy-authorization")
             if not fields:
                 return _challenge("missing_credentials", f"this proxy asks for credentials: {_HOW_TO_AUTHENTICATE}")
             token = token_of(fields[0]) if len(fields) == 1 else None
@@ -126,6 +133,11 @@ class ConnectAddon:
                 "unrecorded: use an https:// URL",
             )
         return msgspec.structs.replace(verdict, principal=principal) if principal is not None else verdict
+
+    @staticmethod
+    def _by_network(flow: http.HTTPFlow, settings: ConnectSettings) -> Principal | None:
+        address = flow.client_conn.peername
+        return settings.networks.principal_of(address[0]) if address else None
 
 
 def authority_of(request: http.Request) -> Authority:

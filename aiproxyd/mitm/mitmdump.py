@@ -31,6 +31,7 @@ from aiproxyd.config.loader import load
 from aiproxyd.config.providers import base_url_authorities, provider_table
 from aiproxyd.config.schema import Config
 from aiproxyd.exceptions import AiproxydError
+from aiproxyd.identity.networks import NetworkTable
 from aiproxyd.identity.users import Identity
 from aiproxyd.journal.writer import JournalWriter
 from aiproxyd.mitm import safe_layers
@@ -311,6 +312,7 @@ def _connect_settings(config: Config) -> ConnectSettings:
         auth_mode=config.auth.mode.value,
         realm=config.auth.realm,
         allowed_ports=frozenset(config.egress.allowed_ports),
+        networks=NetworkTable(config.auth.networks),
     )
 
 

@@ -9,6 +9,10 @@ import msgspec
 _USER_NAMESPACE = uuid.UUID("6d0c9d0e-1f9c-5bb1-8a5e-3a1a0b6f2c11")
 
 
+TOKEN_PREFIX = "aip_"  # noqa: S105  (not a secret, but what secrets are found by)
+"""Beginning of every token that we make."""
+
+
 class Principal(msgspec.Struct, frozen=True):
     """The user who is charged, and how we know."""
 
@@ -17,7 +21,7 @@ class Principal(msgspec.Struct, frozen=True):
     name: str
     groups: tuple[str, ...] = ()
     evidence: str = "token"
-    """How we know: `token`, `none` (authentication is off), and later `coder`, `jwt`, `network`."""
+    """How we know: `token`, `coder`, `jwt`, `network`, or `none` (authentication is off)."""
 
 
 def id_of_name(name: str) -> str:

@@ -16,11 +16,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiproxyd.exceptions import StorageError
-from aiproxyd.model.principal import Principal, id_of_name
+from aiproxyd.model.principal import TOKEN_PREFIX, Principal, id_of_name
 from aiproxyd.storage.rows import storable
 from aiproxyd.storage.tables import users
-
-TOKEN_PREFIX = "aip_"  # noqa: S105  (not a secret, but what secrets are found by)
 
 _TOKEN_ALPHABET = string.ascii_letters + string.digits
 _TOKEN_CHARACTERS = 32

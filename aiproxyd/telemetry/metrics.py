@@ -411,6 +411,12 @@ class MetricsSink:
         self._own.worker_restarts.inc(max(0, restarts - self._worker_restarts))
         self._worker_restarts = max(restarts, self._worker_restarts)
 
+    def identity_asked(self, source: str, seconds: float, reason: str) -> None:
+        """Note that a source of identities was asked, how long it took, and why it failed or an empty string."""
+        self._own.identity_duration.labels(source).observe(seconds)
+        if reason:
+            self._own.identity_errors.labels(source, reason).inc()
+
     def set_ca_expiry(self, at: float) -> None:
         """Show the Unix time at which the CA certificate expires."""
         self._own.ca_expiry.set(at)

@@ -196,6 +196,20 @@ WORKERS = gauge(PROXY + "workers", "Worker processes that accept connections.")
 WORKER_RESTARTS = counter(PROXY + "worker_restarts_total", "Worker processes that died and were replaced.")
 CA_EXPIRY = gauge(PROXY + "ca_expiry_timestamp_seconds", "Unix time at which the CA certificate expires.")
 
+IDENTITY_ERRORS = counter(
+    GATEWAY + "identity_errors_total",
+    "Questions about a credential that nobody could answer, by source (users, coder, jwt) and reason; their clients were refused.",
+    ("source", "reason"),
+    ((3, "sources"), (6, "reasons")),
+)
+IDENTITY_DURATION = histogram(
+    GATEWAY + "identity_duration_seconds",
+    "Seconds until a source of identities answered or failed. Workers remember answers, so it is not asked for each connection.",
+    ("source",),
+    ((3, "sources"),),
+    buckets=_CONNECT_BUCKETS,
+)
+
 JOURNAL_BYTES = gauge(GATEWAY + "journal_bytes", "Size of the journal on disk.")
 JOURNAL_LAG = gauge(GATEWAY + "journal_lag_seconds", "Age of the oldest observation that is not stored.")
 JOURNAL_LOST = counter(
@@ -248,6 +262,8 @@ FAMILIES: tuple[Family, ...] = (
     WORKERS,
     WORKER_RESTARTS,
     CA_EXPIRY,
+    IDENTITY_ERRORS,
+    IDENTITY_DURATION,
     JOURNAL_BYTES,
     JOURNAL_LAG,
     JOURNAL_LOST,
@@ -289,6 +305,8 @@ class OwnMetrics:
         self.tunnel_bytes = TUNNEL_BYTES.counter(registry)
         self.tunnels_closed = TUNNELS_CLOSED.counter(registry)
         self.tunnel_duration = TUNNEL_DURATION.histogram(registry)
+        self.identity_errors = IDENTITY_ERRORS.counter(registry)
+        self.identity_duration = IDENTITY_DURATION.histogram(registry)
         self.workers = WORKERS.gauge(registry)
         self.worker_restarts = WORKER_RESTARTS.counter(registry)
         self.ca_expiry = CA_EXPIRY.gauge(registry)

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -180,3 +182,27 @@ def test_every_path_that_a_reload_reads_again_is_found_in_a_configuration():
     )
     assert files_named(config) == {Path("/tls.crt"), Path("/one"), Path("/two")}
     assert files_named(_Example()) == frozenset()
+
+
+async def test_a_file_that_was_written_a_moment_ago_is_waited_for_and_another_is_not(file):
+    watcher = FileWatcher(lambda: {file})
+    old = file.stat().st_mtime - 10
+    os.utime(file, (old, old))
+    before = time.monotonic()
+    await watcher.at_rest()
+    assert time.monotonic() - before < watching.SETTLE_SECONDS
+    with file.open("a") as writing:
+        resting = asyncio.ensure_future(watcher.at_rest())
+        for _ in range(10):
+            writing.write("more")
+            writing.flush()
+            await asyncio.sleep(watching.SETTLE_SECONDS / 4)
+            assert not resting.done()
+    await resting
+
+
+async def test_a_clock_that_is_behind_the_files_does_not_hold_up_a_reload(file):
+    future = file.stat().st_mtime + 3600
+    os.utime(file, (future, future))
+    async with asyncio.timeout(watching.SETTLE_SECONDS):
+        await FileWatcher(lambda: {file}).at_rest()

@@ -1,0 +1,105 @@
+"""Every source of identities in its order, and what each costs. Control's side; workers ask and remember (`remote`).
+
+Order: users of the configuration; then signed tokens, for what has their form; else users of the store; else the Coder deployment, unless it
+is a token that only we make. Each credential is shown to as few as possible: a token of ours never leaves, nor does a signed one.
+
+Fails closed: a source that cannot answer is an error and not a no, also when another one could still be asked.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+
+from aiproxyd.config.schema import AuthConfig
+from aiproxyd.exceptions import StorageError
+from aiproxyd.identity import coder, signed_tokens
+from aiproxyd.identity.answer import NOBODY, Identified, SourceUnavailable
+from aiproxyd.identity.coder import CoderDeployment
+from aiproxyd.identity.signed_tokens import SignedTokens, is_signed_token
+from aiproxyd.identity.users import MAX_TOKEN_CHARACTERS, Identity, PrincipalStore
+from aiproxyd.model.principal import TOKEN_PREFIX
+
+USERS = "users"
+
+type Asked = Callable[[str, float, str], None]
+"""Told of each question: the source, its seconds, and the reason of a failure or an empty string."""
+
+
+class RemoteSources:
+    """The sources of one configuration that are not our own users. Built before anything of it is used, and closed after."""
+
+    def __init__(self, config: AuthConfig) -> None:
+        """
+        Raises:
+            ConfigError: A file that is named cannot be used.
+        """
+        self.coder = CoderDeployment(config.coder) if config.coder is not None else None
+        self.signed = SignedTokens(config.jwt) if config.jwt is not None else None
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        for source in (self.coder, self.signed):
+            if source is not None:
+                await source.close()
+
+
+class Sources:
+    """Says whose a credential is."""
+
+    def __init__(self, config: AuthConfig, store: PrincipalStore, asked: Asked) -> None:
+        """
+        Args:
+            config: Names the users and the sources.
+            store: Holds further users.
+            asked: Told of each question.
+
+        Raises:
+            ConfigError: A file that is named cannot be used.
+        """
+        self._asked = asked
+        self._users = Identity(config.users, store)
+        self._remote = RemoteSources(config)
+
+    def replace(self, config: AuthConfig, remote: RemoteSources) -> RemoteSources:
+        """Use another configuration with its sources, and return those before it, to be closed."""
+        self._users.replace_users(config.users)
+        before, self._remote = self._remote, remote
+        return before
+
+    async def identify(self, credential: str) -> Identified:
+        """Return whose credential it is.
+
+        Raises:
+            AiproxydError: A source that has to say something cannot.
+        """
+        if not credential or len(credential) > MAX_TOKEN_CHARACTERS:
+            return NOBODY
+        configured = self._users.configured(credential)
+        if configured is not None:
+            return Identified(configured)
+        remote = self._remote
+        if remote.signed is not None and is_signed_token(credential):
+            return await self._ask(signed_tokens.SOURCE, remote.signed.identify(credential))
+        started = time.monotonic()
+        try:
+            stored = await self._users.authenticate(credential)
+        except StorageError:
+            self._asked(USERS, time.monotonic() - started, "store")
+            raise
+        self._asked(USERS, time.monotonic() - started, "")
+        if stored is not None or remote.coder is None or credential.startswith(TOKEN_PREFIX):
+            return Identified(stored)
+        return await self._ask(coder.SOURCE, remote.coder.identify(credential))
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        await self._remote.close()
+
+    async def _ask(self, source: str, question: Awaitable[Identified]) -> Identified:
+        started = time.monotonic()
+        try:
+            answer = await question
+        except SourceUnavailable as exc:
+            self._asked(source, time.monotonic() - started, exc.reason)
+            raise
+        self._asked(source, time.monotonic() - started, "")
+        return answer

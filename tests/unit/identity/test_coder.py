@@ -1,0 +1,175 @@
+"""The users of a Coder deployment, asked for over real TLS."""
+
+import asyncio
+
+import pytest
+
+from aiproxyd.config.identity import CoderAuthConfig
+from aiproxyd.exceptions import ConfigError
+from aiproxyd.identity.answer import SourceUnavailable
+from aiproxyd.identity.coder import CoderDeployment
+from aiproxyd.model.principal import Principal
+from tests.support.identity_service import IdentityService
+
+TOKEN = "abcdefghij-0123456789abcdefghijkl"
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    with IdentityService(tmp_path_factory.mktemp("identity")) as service:
+        yield service
+
+
+@pytest.fixture
+def service(shared):
+    shared.users, shared.groups, shared.questions, shared.answers_with, shared.hangs = {}, {}, [], None, False
+    return shared
+
+
+@pytest.fixture
+async def deployment(service):
+    made = []
+
+    def make(**settings):
+        made.append(CoderDeployment(CoderAuthConfig(url=service.url, **{"ca_file": service.ca_file, **settings})))
+        return made[-1]
+
+    yield make
+    for each in made:
+        await each.close()
+
+
+async def test_a_session_token_is_its_users(service, deployment):
+    id_ = service.add_user(TOKEN, "carol", "eng")
+    answer = await deployment().identify(TOKEN)
+    assert answer.principal == Principal(id_, "carol", (), evidence="coder")
+    assert 0 < answer.fresh_seconds <= 5
+    assert service.questions == ["/api/v2/users/me"]
+
+
+async def test_groups_are_asked_for_when_they_are_wanted(service, deployment):
+    service.add_user(TOKEN, "carol", "eng", "admins")
+    assert (await deployment(groups=True).identify(TOKEN)).principal.groups == ("eng", "admins")
+
+
+async def test_a_deployment_without_groups_is_asked_for_them_once(service, deployment):
+    service.groups = None
+    service.add_user(TOKEN, "carol")
+    coder = deployment(groups=True, cache_seconds=0)
+    for _ in range(3):
+        assert (await coder.identify(TOKEN)).principal.groups == ()
+    assert service.questions.count("/api/v2/groups") == 1
+
+
+async def test_an_unknown_token_is_nobodys_and_is_remembered_as_that(service, deployment):
+    coder = deployment()
+    for _ in range(3):
+        assert (await coder.identify(TOKEN)).principal is None
+    assert len(service.questions) == 1
+
+
+async def test_a_suspended_user_is_nobody(service, deployment):
+    service.add_user(TOKEN, "carol")
+    service.users[TOKEN]["status"] = "suspended"
+    assert (await deployment().identify(TOKEN)).principal is None
+
+
+@pytest.mark.parametrize("credential", ["", "short", "with space in it", "line\r\nX-Other: header", "tökén-tökén", "x" * 600])
+async def test_what_can_be_no_token_is_not_asked_for(service, deployment, credential):
+    assert (await deployment().identify(credential)).principal is None
+    assert service.questions == []
+
+
+async def test_many_who_wait_for_one_answer_ask_once(service, deployment):
+    service.add_user(TOKEN, "carol")
+    coder = deployment()
+    answers = await asyncio.gather(*(coder.identify(TOKEN) for _ in range(20)))
+    assert {answer.principal.name for answer in answers} == {"carol"}
+    assert len(service.questions) == 1
+
+
+async def test_a_revocation_takes_effect_within_the_time_of_an_answer_although_it_is_in_use(service, deployment):
+    service.add_user(TOKEN, "carol")
+    coder = deployment(cache_seconds=0.6)
+    loop = asyncio.get_running_loop()
+    assert (await coder.identify(TOKEN)).principal is not None
+    await asyncio.sleep(0.4)
+    del service.users[TOKEN]
+    revoked_at = loop.time()
+    async with asyncio.timeout(10):
+        while (answer := await coder.identify(TOKEN)).principal is not None:
+            # What a worker may remember is over by then, too.
+            assert loop.time() + answer.fresh_seconds <= revoked_at + 0.6 + 0.1
+            await asyncio.sleep(0.02)
+
+
+async def test_an_answer_that_is_in_use_is_refreshed_before_it_is_over(service, deployment):
+    service.add_user(TOKEN, "carol")
+    coder = deployment(cache_seconds=0.4)
+    for _ in range(20):
+        assert (await coder.identify(TOKEN)).principal is not None
+        await asyncio.sleep(0.05)
+    assert 3 <= len(service.questions) <= 7
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (500, "status"),
+        (403, "status"),
+        (302, "status"),
+        (b"<html>", "malformed"),
+        (b"[]", "malformed"),
+        (b'{"id":"no uuid","username":"carol"}', "malformed"),
+        (b'{"id":7,"username":"carol"}', "malformed"),
+        (b"x" * ((1 << 20) + 1), "malformed"),
+    ],
+)
+async def test_an_answer_that_makes_no_sense_is_an_error_and_never_a_principal(service, deployment, answer, reason):
+    service.add_user(TOKEN, "carol")
+    coder = deployment()
+    service.answers_with = answer
+    with pytest.raises(SourceUnavailable) as caught:
+        await coder.identify(TOKEN)
+    assert caught.value.reason == reason
+    assert TOKEN not in str(caught.value)
+    service.answers_with = None
+    assert (await coder.identify(TOKEN)).principal is not None
+
+
+async def test_a_deployment_that_says_nothing_is_an_error_in_time(service, deployment):
+    service.hangs = True
+    with pytest.raises(SourceUnavailable, match="did not answer in") as caught:
+        await deployment(timeout_seconds=0.2).identify(TOKEN)
+    assert caught.value.reason == "timeout"
+
+
+async def test_a_certificate_that_is_not_trusted_is_an_error(service, deployment):
+    service.add_user(TOKEN, "carol")
+    with pytest.raises(SourceUnavailable, match=r"cannot be asked: .*CERTIFICATE_VERIFY_FAILED") as caught:
+        await deployment(ca_file=None).identify(TOKEN)
+    assert caught.value.reason == "unreachable"
+    assert service.questions == []
+
+
+async def test_while_it_is_away_who_is_known_works_on_until_the_answer_is_over(tmp_path):
+    with IdentityService(tmp_path) as service:
+        service.add_user(TOKEN, "carol")
+        coder = CoderDeployment(CoderAuthConfig(url=service.url, ca_file=service.ca_file, cache_seconds=0.5))
+        assert (await coder.identify(TOKEN)).principal is not None
+        service.stop()
+        assert (await coder.identify(TOKEN)).principal is not None
+        await asyncio.sleep(0.6)
+        with pytest.raises(SourceUnavailable) as caught:
+            await coder.identify(TOKEN)
+        assert caught.value.reason == "unreachable"
+        await coder.close()
+
+
+def test_a_ca_file_that_cannot_be_used_is_a_mistake(tmp_path):
+    for content in (None, b"nothing"):
+        file = tmp_path / "roots.pem"
+        if content:
+            file.write_bytes(content)
+        with pytest.raises(ConfigError, match=r"auth.coder.ca_file: .*roots.pem cannot be used"):
+            CoderDeployment(CoderAuthConfig(url="https://127.0.0.1", ca_file=file))
