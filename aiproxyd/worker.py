@@ -266,7 +266,7 @@ class Worker:
         self._front.authenticator = self._gateway_authenticator(config)
         self._front.replace_providers(prepared.connect.providers)
         self._engine.settings = prepared.engine
-        self._engine.retire(self._front.forwards)
+        self._engine.retire(self._front.forwards, self._front.as_of_now)
         self._guard.refuse = config.recording.on_journal_failure == "refuse"
         self._identity.cache_seconds = config.auth.cache_seconds
 

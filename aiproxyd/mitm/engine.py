@@ -147,10 +147,16 @@ class Engine:
         for handler in list(self._handlers.values()):
             handler.drain()
 
-    def retire(self, stays: Callable[[DecryptedConnection], bool]) -> None:
-        """Close the connections of which `stays` says no, each after its response."""
+    def retire(
+        self,
+        stays: Callable[[DecryptedConnection], bool],
+        as_of_now: Callable[[DecryptedConnection], DecryptedConnection] = lambda connection: connection,
+    ) -> None:
+        """Close the connections of which `stays` says no, each after its response; the others are what `as_of_now` makes of them."""
         for id_, handler in list(self._handlers.items()):
-            if not stays(self._connections[id_]):
+            connection = self._connections[id_] = as_of_now(self._connections[id_])
+            self._http.renew(id_, connection)
+            if not stays(connection):
                 handler.drain()
 
     def revoke(self, principal_ids: Collection[str]) -> None:

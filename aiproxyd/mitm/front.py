@@ -15,7 +15,7 @@ from typing import Protocol
 
 import msgspec
 
-from aiproxyd.classify import ProviderTable
+from aiproxyd.classify import ProviderStatus, ProviderTable
 from aiproxyd.config.schema import Config
 from aiproxyd.mitm.bridge import Bridge
 from aiproxyd.mitm.courier import Courier
@@ -210,12 +210,14 @@ class Front:
     def replace_providers(self, providers: ProviderTable) -> None:
         """Use another table, and the rules that `upstreams` has now.
 
-        Connections whose provider is another one now, or none in use, end after the answers that are open; so do those that
-        were carried as they came where something is to be changed from now on.
+        Connections whose provider is none in use any more end after the answers that are open; so do those that were carried as
+        they came where something is to be changed from now on. Where a host whose bytes go on as they came has another provider
+        now, as after a change of its name, further requests are that one's, and nobody is interrupted.
         """
         self.providers = providers
         for pair in tuple(self._pairs):
             if isinstance(pair, Relay):
+                pair.connection = self.as_of_now(pair.connection)
                 if not self.forwards(pair.connection):
                     pair.drain()
             elif (
@@ -228,6 +230,13 @@ class Front:
     def forwards(self, connection: DecryptedConnection) -> bool:
         """Return whether a connection would be decrypted for the same provider again, and its bytes go on as they came."""
         return self._serves(connection) and self.upstreams.of(connection.provider.name).rules.is_plain
+
+    def as_of_now(self, connection: DecryptedConnection) -> DecryptedConnection:
+        """Return a connection with the provider that is in use for its host now; as it is when there is none."""
+        provider = self.providers.claimant(connection.authority)
+        if provider is None or provider.status is not ProviderStatus.ENABLED or provider.name == connection.provider.name:
+            return connection
+        return msgspec.structs.replace(connection, provider=provider)
 
     def _serves(self, connection: DecryptedConnection) -> bool:
         """Return whether a connection would be decrypted for the same provider again."""

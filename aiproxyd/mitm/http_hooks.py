@@ -58,6 +58,11 @@ class HttpHooks:
         self._connections[client_id] = connection
         self._open[client_id] = {}
 
+    def renew(self, client_id: str, connection: DecryptedConnection) -> None:
+        """Let further requests of a client connection be told as those of `connection`."""
+        if client_id in self._connections:
+            self._connections[client_id] = connection
+
     def forget(self, client_id: str, by: AbortedBy, detail: str = "") -> None:
         """End what is left of a client connection. May be called again."""
         self._connections.pop(client_id, None)

@@ -115,7 +115,8 @@ class Relay(Pair):
         super().__init__(
             client, upstream, deadlines=deadlines, idle_timeout_seconds=settings.idle_timeout_seconds, on_closed=on_closed
         )
-        self._connection = connection
+        self.connection = connection
+        """Whose it is and where it leads. Another one counts from the next request on."""
         self._token = connection.token.encode("latin-1", "replace")
         self._tap = tap
         self._reporter = reporter
@@ -144,14 +145,9 @@ class Relay(Pair):
         self._upstream_deadline: Deadline | None = None
         self._head_deadline: Deadline | None = None
 
-    @property
-    def connection(self) -> DecryptedConnection:
-        """Whose it is and where it leads."""
-        return self._connection
-
     def secure(self, client_context: ssl.SSLContext, upstream_tls: UpstreamTls) -> None:
         """Begin TLS on both sides at once, and relay when both are done."""
-        host = self._connection.authority.host
+        host = self.connection.authority.host
         self._began_at = self._reporter.monotonic()
         self._upstream_tls = upstream_tls
         self._client_deadline = self._deadlines.start(self._settings.client_tls_timeout_seconds, self._client_too_slow)
@@ -160,7 +156,7 @@ class Relay(Pair):
             upstream_tls.context,
             self._upstream_secured,
             server_hostname=host,
-            session=upstream_tls.session(self._connection.authority),
+            session=upstream_tls.session(self.connection.authority),
         )
         self.client.secure(client_context, self._client_secured, server_side=True)
 
@@ -189,7 +185,7 @@ class Relay(Pair):
         self._reporter.tell(
             ClientTlsFailed(
                 at=self._reporter.now(),
-                host=self._connection.authority.host,
+                host=self.connection.authority.host,
                 reason=client_failure(error),
                 detail=str(error)[:_MAX_DETAIL_CHARACTERS],
             )
@@ -203,12 +199,12 @@ class Relay(Pair):
             self._is_upstream_secure = True
         else:
             reason, sentence = upstream_failure(error)
-            self._refusal = f"{self._connection.authority.host} cannot be reached safely: {sentence}"
+            self._refusal = f"{self.connection.authority.host} cannot be reached safely: {sentence}"
             self._reporter.tell(
                 UpstreamTlsFailed(
                     at=self._reporter.now(),
-                    host=self._connection.authority.host,
-                    provider=self._connection.provider.name,
+                    host=self.connection.authority.host,
+                    provider=self.connection.provider.name,
                     reason=reason,
                     detail=str(error)[:_MAX_DETAIL_CHARACTERS],
                 )
@@ -228,7 +224,7 @@ class Relay(Pair):
                 self._reporter.tell(
                     ConnectionSecured(
                         at=self._reporter.now(),
-                        provider=self._connection.provider.name,
+                        provider=self.connection.provider.name,
                         seconds=round(self._reporter.monotonic() - self._began_at, 6),
                     )
                 )
@@ -257,7 +253,7 @@ class Relay(Pair):
             match piece:
                 case Head():
                     # Before its first byte leaves: its journal line is on disk when this returns.
-                    tap = self._tap.open(self._connection, piece.head)
+                    tap = self._tap.open(self.connection, piece.head)
                     self._open.append(tap)
                     self._responses.expect(piece.head)
                     self._is_answer_due = True
@@ -300,7 +296,7 @@ class Relay(Pair):
         return self._without_token(raw, piece.head) if self._token and self._token in raw else raw
 
     def _without_token(self, raw: bytes, head: RequestHead) -> bytes:
-        edit = without_token(head, self._connection.token)
+        edit = without_token(head, self.connection.token)
         target = raw.split(b" ", 2)[1].decode("latin-1")
         return edited(raw, HeadEdits(target=without_query_key(target) if edit.removes_query_key else "", removed=edit.remove))
 
@@ -322,7 +318,7 @@ class Relay(Pair):
             case None:
                 self._watch_head()
             case Head():
-                tap = self._tap.open(self._connection, piece.head)
+                tap = self._tap.open(self.connection, piece.head)
                 tap.request_end()
                 tap.abort(AbortedBy.UNREACHABLE, self._refusal)
                 self._answer(plain_answer(502, "Bad Gateway", self._refusal, close=True))
@@ -351,7 +347,7 @@ class Relay(Pair):
         if not self._is_session_kept:
             self._is_session_kept = True
             if self._upstream_tls is not None and isinstance(self.upstream.socket, ssl.SSLSocket):
-                self._upstream_tls.remember(self._connection.authority, self.upstream.socket)
+                self._upstream_tls.remember(self.connection.authority, self.upstream.socket)
         if self._is_opaque:
             if self._upgraded is not None:
                 self._upgraded.upgraded_response_data(data)
@@ -399,7 +395,7 @@ class Relay(Pair):
         if reason:
             self._reporter.tell(
                 UnknownEventsSeen(
-                    at=self._reporter.now(), provider=self._connection.provider.name, api="http1", counts={reason: 1}
+                    at=self._reporter.now(), provider=self.connection.provider.name, api="http1", counts={reason: 1}
                 )
             )
         while self._open:

@@ -130,8 +130,19 @@ def test_a_file_that_the_configuration_names_is_watched_too(own_daemon, tmp_path
     eventually(lambda: statuses(daemon.metrics()) == {"renamed": "enabled"}, "the change of the file behind the link")
 
 
-@pytest.mark.parametrize("change", [{"name": "renamed", "type": "anthropic"}, {**ANTHROPIC, "enabled": False}, OPENAI])
-def test_a_kept_alive_connection_stops_being_routed_to_a_provider_that_is_renamed_disabled_or_gone(
+def test_a_kept_alive_connection_goes_on_under_the_new_name_of_its_provider(own_daemon, model: str, engine: str) -> None:
+    daemon: Daemon = own_daemon(config={"decrypt": {"engine": engine}, "providers": [ANTHROPIC]})
+    with decrypted(daemon, "api.anthropic.com") as kept:
+        assert kept.request("POST", "/v1/messages", "api.anthropic.com", message(model + "-a")).status == 200
+        daemon.config["providers"] = [{"name": "renamed", "type": "anthropic"}]
+        daemon.write_config()
+        eventually(lambda: statuses(daemon.metrics()) == {"renamed": "enabled"}, "the new name")
+        assert kept.request("POST", "/v1/messages", "api.anthropic.com", message(model + "-b")).status == 200
+    assert [record["provider_name"] for record in daemon.records(model, count=2)] == ["anthropic", "renamed"]
+
+
+@pytest.mark.parametrize("change", [{**ANTHROPIC, "enabled": False}, OPENAI])
+def test_a_kept_alive_connection_stops_being_routed_to_a_provider_that_is_disabled_or_gone(
     own_daemon, model: str, engine: str, change: dict[str, object]
 ) -> None:
     daemon: Daemon = own_daemon(config={"decrypt": {"engine": engine}, "providers": [ANTHROPIC]})

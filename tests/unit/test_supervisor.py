@@ -33,11 +33,11 @@ async def one_worker(tmp_path, count=1, **environ):
     (tmp_path / "journal").mkdir()
     CertificateAuthority.of(config)
 
-    async def authenticate(_token):
+    async def identify(_credential):
         return None
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        supervisor = Supervisor(listen={"proxy": [listener]}, configuration=configuration_of(config), authenticate=authenticate)
+        supervisor = Supervisor(listen={"proxy": [listener]}, configuration=configuration_of(config), identify=identify)
         await supervisor.start(count)
         supervisor.port = listener.getsockname()[1]
         try:
