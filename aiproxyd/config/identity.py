@@ -38,8 +38,8 @@ def _is_loopback(host: str) -> bool:
 class CoderAuthConfig(Section):
     """A Coder deployment whose users may use the proxy with their session tokens."""
 
-    url: str
-    """Its access URL. Each token is asked for at `/api/v2/users/me`; http is for loopback alone."""
+    url: str | None = None
+    """Its access URL; absent for none. Each token is asked for at `/api/v2/users/me`; http is for loopback alone."""
     ca_file: Path | None = None
     """PEM of further roots for its certificate."""
     timeout_seconds: float = Field(5.0, gt=0, le=9)
@@ -52,15 +52,18 @@ class CoderAuthConfig(Section):
     groups: bool = False
     """Whether the user's groups are asked for too, at `/api/v2/groups`; a deployment without that page has none."""
 
-    _url = field_validator("url")(_https_url)
+    @field_validator("url")
+    @classmethod
+    def _url(cls, url: str | None) -> str | None:
+        return _https_url(url) if url is not None else None
 
 
 class JwtAuthConfig(Section):
     """Signed tokens (JWT) of an identity provider, checked here with its public keys."""
 
-    issuer: str = Field(min_length=1, max_length=1000)
-    """The exact `iss` of a token."""
-    audience: tuple[str, ...] = Field(min_length=1)
+    issuer: str | None = Field(None, min_length=1, max_length=1000)
+    """The exact `iss` of a token; absent for no such tokens."""
+    audience: tuple[str, ...] = ()
     """One of these must be in the `aud` of a token: otherwise one that was made for another service would do."""
     jwks_url: str | None = None
     """Where the provider publishes its keys; http is for loopback alone. It or `jwks_file`."""
@@ -89,6 +92,14 @@ class JwtAuthConfig(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> "JwtAuthConfig":
+        if self.issuer is None:
+            if self.audience or self.jwks_url is not None or self.jwks_file is not None:
+                message = "issuer is missing"
+                raise ValueError(message)
+            return self
+        if not self.audience:
+            message = "audience is missing"
+            raise ValueError(message)
         if (self.jwks_url is None) == (self.jwks_file is None):
             message = "needs one of jwks_url and jwks_file"
             raise ValueError(message)

@@ -162,10 +162,8 @@ class AuthConfig(Section):
     """How long a worker remembers an answer, good or bad; a revocation reaches every worker within it."""
     users: tuple[UserConfig, ...] = ()
     """Users besides those of `aiproxyd user add`."""
-    coder: CoderAuthConfig | None = None
-    """A Coder deployment whose users may use the proxy with their session tokens."""
-    jwt: JwtAuthConfig | None = None
-    """Signed tokens of an identity provider."""
+    coder: CoderAuthConfig = CoderAuthConfig()
+    jwt: JwtAuthConfig = JwtAuthConfig()
     networks: tuple[NetworkAuthConfig, ...] = ()
     """Who is charged for clients that send no credentials, by their address. Credentials that are sent count instead."""
 

@@ -32,8 +32,8 @@ class RemoteSources:
         Raises:
             ConfigError: A file that is named cannot be used.
         """
-        self.coder = CoderDeployment(config.coder) if config.coder is not None else None
-        self.signed = SignedTokens(config.jwt) if config.jwt is not None else None
+        self.coder = CoderDeployment(config.coder) if config.coder.url is not None else None
+        self.signed = SignedTokens(config.jwt) if config.jwt.issuer is not None else None
 
     async def close(self) -> None:
         """Let go of connections."""

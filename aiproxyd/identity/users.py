@@ -106,7 +106,7 @@ async def ensure_first_user(store: UserStore, config: Config) -> tuple[str, str 
     if config.auth.users:
         return config.auth.users[0].name, None
     name = login_name()
-    if config.auth.coder is not None or config.auth.jwt is not None or await store.list_users():
+    if config.auth.coder.url is not None or config.auth.jwt.issuer is not None or await store.list_users():
         # The organisation keeps its users elsewhere, or somebody made some here: no token that nobody asked for.
         return name, None
     file = config.data_dir / FIRST_USER_TOKEN_NAME

@@ -155,7 +155,7 @@ class Files:
         yield from kinds
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_two_hundred_reloads_of_good_bad_and_half_written_files_under_load(
     own_daemon, provider: FakeProvider, model: str
 ) -> None:

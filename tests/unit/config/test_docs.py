@@ -46,6 +46,8 @@ def test_every_setting_is_described_and_on_the_page() -> None:
             "logging",
             "metrics",
             "listen_tls",
+            "coder",
+            "jwt",
             "tracing",
             "pricing",
         }:
