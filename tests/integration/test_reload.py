@@ -166,3 +166,57 @@ def test_a_second_signal_right_after_the_first_is_not_lost(own_daemon) -> None:
         daemon.write_config()
         os.kill(daemon.process.pid, 1)
         eventually(lambda name=name: statuses(daemon.metrics()) == {name: "enabled"}, f"{name} to be in use")
+
+
+def is_routed(daemon: Daemon, host: str) -> bool:
+    """Return whether a CONNECT to `host` is one to a provider: counted as decrypted, not as tunnelled."""
+    before = daemon.metrics()
+    with Wire(daemon) as wire:
+        assert wire.connect(f"{host}:443").status == 200
+
+    def counted() -> tuple[float, float] | None:
+        now, name = daemon.metrics(), "coder_ai_gateway_proxy_connect_sessions_total"
+        moved = tuple(now.total(name, type=kind) - before.total(name, type=kind) for kind in ("mitm", "tunneled"))
+        return moved if sum(moved) else None  # type: ignore[return-value]
+
+    return bool(eventually(counted, "the session to be counted") == (1, 0))
+
+
+def test_hot_reload_empty_create_rename_move_add_delete_and_recreate(own_daemon) -> None:
+    daemon: Daemon = own_daemon(config={"providers": []})
+    first, second = "api.anthropic.com", "api.openai.com"
+    claude = {"name": "claude", "type": "anthropic"}
+    for step, providers, routed in (
+        ("create", [claude], {first}),
+        ("rename", [{**claude, "name": "renamed"}], {first}),
+        ("host move", [{**claude, "hosts": [second]}], {second}),
+        ("add a second", [claude, OPENAI], {first, second}),
+        ("delete one", [OPENAI], {second}),
+        ("delete all", [], set()),
+        ("recreate", [claude], {first}),
+    ):
+        daemon.config["providers"] = providers
+        before = daemon.metrics()
+        daemon.write_config()
+        attempted_after(daemon, before)
+        expected = {str(provider["name"]): "enabled" for provider in providers}
+        for prefix in PREFIXES:
+            # The series of a name that is gone are gone, too.
+            eventually(lambda prefix=prefix: statuses(daemon.metrics(), prefix) == expected, f"the step {step!r}")
+        assert {host for host in (first, second) if is_routed(daemon, host)} == routed, step
+
+
+def test_invalid_providers_are_errors_while_valid_ones_route(own_daemon) -> None:
+    broken = [
+        {"name": "empty-url", "type": "openai-compat", "base_url": ""},
+        {"name": "malformed", "type": "openai-compat", "base_url": "://"},
+        {"name": "no-host", "type": "openai-compat", "base_url": "https://"},
+    ]
+    daemon: Daemon = own_daemon(config={"providers": [ANTHROPIC, {"name": "zz-second", "type": "anthropic"}, *broken]})
+    errors = {"empty-url": "error", "malformed": "error", "no-host": "error"}
+    assert statuses(daemon.metrics()) == {"anthropic": "enabled", "zz-second": "proxy_excluded", **errors}
+    assert is_routed(daemon, "api.anthropic.com")
+    daemon.config["providers"] = broken
+    daemon.write_config()
+    eventually(lambda: statuses(daemon.metrics()) == errors, "the entries that are all wrong")
+    assert not is_routed(daemon, "api.anthropic.com")
