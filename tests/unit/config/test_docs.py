@@ -47,6 +47,7 @@ def test_every_setting_is_described_and_on_the_page() -> None:
             "metrics",
             "listen_tls",
             "coder",
+            "push",
             "jwt",
             "tracing",
             "pricing",
