@@ -100,6 +100,7 @@ class Control:
             await self._stop.wait()
             self._service_manager.stopping()
             log.info("stopping", drain_timeout_seconds=self.config.drain_timeout_seconds)
+        log.info("stopped")
 
     def request_stop(self) -> None:
         """Drain and stop; a second request closes what is still open."""

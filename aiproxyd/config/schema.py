@@ -112,7 +112,7 @@ class CaConfig(Section):
     cert_file: Path | None = restart(None)
     """PEM of the CA or intermediate, followed by its chain."""
     key_file: Path | None = restart(None)
-    """PEM of its unencrypted private key, readable by the owner alone."""
+    """PEM of its unencrypted private key, readable by its owner and at most its group."""
     leaf_days: int = restart(7, ge=1, le=397)
     """How many days a leaf is valid."""
 
