@@ -79,6 +79,18 @@ def test_a_request_shows_in_every_dialect_with_its_cost_and_its_trace(
     assert "hello" not in str(received.spans)
 
 
+@pytest.mark.parametrize(
+    "attack",
+    ['x"} 1\\ncoder_ai_gateway_interceptions_total{forged="yes', "'; DROP TABLE interceptions; --", "<script>alert(1)</script>"],
+)
+def test_the_value_of_a_header_label_is_text(own_daemon: DaemonMaker, model: str, attack: str) -> None:
+    daemon = own_daemon(config={"metrics": {"dialects": ["coder", "bifrost"], "header_labels": {"team": "x-bf-prom-team"}}})
+    assert _ask(daemon, model, **{"x-bf-prom-team": attack}).status_code == 200
+    daemon.record(model)
+    daemon.wait_for_metric(1, "bifrost_success_requests_total", team=attack)
+    assert not [labels for labels in daemon.metrics().series("coder_ai_gateway_interceptions_total") if "forged" in labels]
+
+
 def test_an_exemplar_leads_to_the_record(own_daemon: DaemonMaker, model: str) -> None:
     daemon = own_daemon()
     assert _ask(daemon, model).status_code == 200
