@@ -74,7 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _usage_sentence(error: typer.TyperException) -> str:
-    sentence = " ".join(error.format_message().split())
+    # The second is pydantic's way to begin what a validator says.
+    sentence = " ".join(error.format_message().split()).replace(": Value error, ", ": ", 1)
     context = getattr(error, "ctx", None)
     if context is None:
         return sentence

@@ -1,8 +1,14 @@
-"""`aiproxyd check`: whether `aiproxyd run` would start with this configuration. Changes nothing."""
+"""`aiproxyd check`: whether `aiproxyd run` would start with this configuration.
 
+What a start makes is tried and taken away again: rights alone do not tell what a file system takes. Nothing stays behind.
+"""
+
+import contextlib
 import enum
 import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -46,7 +52,7 @@ def check(config: ConfigOption = None) -> int:
     settings = load(config, os.environ)
     file = config_file(config, os.environ)
     lines: list[Line] = [("configuration", State.OK, str(file) if file is not None else "no file; defaults")]
-    for part in (_data_dir, _authority, _providers, _egress, _store, _ports):
+    for part in (_data_dir, _authority, _providers, _egress, _identities, _store, _log_file, _ports):
         lines += part(settings)
     width = max(len(subject) for subject, _, _ in lines)
     for subject, state, sentence in lines:
@@ -56,13 +62,32 @@ def check(config: ConfigOption = None) -> int:
 
 def _data_dir(settings: "Config") -> Iterator[Line]:
     folder = settings.data_dir
-    there = next(part for part in (folder, *folder.parents) if part.exists())
-    if not there.is_dir():
-        yield "data folder", State.FAILED, f"{there} is no folder"
-    elif not os.access(there, os.W_OK | os.X_OK):
-        yield "data folder", State.FAILED, f"{there} cannot be written"
+    was_there = folder.exists()
+    # The journal is written from the first request on.
+    problem = _try_folder(folder / "journal") or _try_folder(folder)
+    if problem:
+        yield "data folder", State.FAILED, f"{folder} cannot be used: {problem}"
     else:
-        yield "data folder", State.OK, f"{folder}{'' if there == folder else ' (made at the first start)'}"
+        yield "data folder", State.OK, f"{folder}{'' if was_there else ' (made at the first start)'}"
+
+
+def _try_folder(folder: Path) -> str:
+    """Make `folder` where it is missing and a file in it, remove what was made, and return what is wrong; empty for nothing."""
+    made: list[Path] = []
+    try:
+        for part in (*reversed(folder.parents), folder):
+            with contextlib.suppress(FileExistsError):
+                part.mkdir(mode=0o700)
+                made.append(part)
+        with tempfile.TemporaryFile(dir=folder):
+            return ""
+    except OSError as exc:
+        return exc.strerror or str(exc)
+    finally:
+        for part in reversed(made):
+            # Not empty any more where a daemon starts just now; then it is in good hands.
+            with contextlib.suppress(OSError):
+                part.rmdir()
 
 
 def _authority(settings: "Config") -> Iterator[Line]:
@@ -75,7 +100,11 @@ def _authority(settings: "Config") -> Iterator[Line]:
     own = settings.ca.cert_file is not None
     certificate_file = settings.ca.cert_file or settings.data_dir / "ca" / CERTIFICATE_NAME
     if not own and not certificate_file.exists():
-        yield "CA", State.OK, f"{certificate_file} (made at the first start)"
+        problem = _try_folder(certificate_file.parent)
+        if problem:
+            yield "CA", State.FAILED, f"{certificate_file} cannot be made: {problem}"
+        else:
+            yield "CA", State.OK, f"{certificate_file} (made at the first start)"
         return
     try:
         ca = CertificateAuthority.load(certificate_file, settings.ca.key_file or settings.data_dir / "ca" / KEY_NAME)
@@ -128,38 +157,76 @@ def _egress(settings: "Config") -> Iterator[Line]:
         yield "egress roots", State.OK, str(file)
 
 
+def _identities(settings: "Config") -> Iterator[Line]:
+    import asyncio
+
+    from aiproxyd.exceptions import ConfigError
+    from aiproxyd.identity.sources import RemoteSources
+
+    async def build() -> None:
+        await RemoteSources(settings.auth).close()
+
+    names = [name for name, source in (("coder", settings.auth.coder.url), ("jwt", settings.auth.jwt.issuer)) if source]
+    if names:
+        try:
+            asyncio.run(build())
+        except ConfigError as exc:
+            yield "identities", State.FAILED, str(exc)
+        else:
+            yield "identities", State.OK, f"{', '.join(names)} (asked when a token of theirs comes)"
+
+
 def _store(settings: "Config") -> Iterator[Line]:
     import asyncio
 
     from aiproxyd.exceptions import StorageError
     from aiproxyd.storage.store import Store
 
-    own = settings.data_dir / "aiproxyd.sqlite3"
-    if settings.store.url is None and not own.exists():
-        yield "store", State.OK, f"{own} (made at the first start)"
-        return
-
-    async def reach() -> None:
-        store = await Store.open(settings.store_url, create=False)
-        try:
-            await store.ping()
-        finally:
-            await store.close()
-
     try:
-        asyncio.run(reach())
+        file = Store.file_of(settings.store_url)
+        if file is not None and not file.exists():
+            problem = _try_folder(file.parent)
+            made = f"{file} cannot be made: {problem}" if problem else f"{file} (made at the first start)"
+            yield "store", State.FAILED if problem else State.OK, made
+            return
+        if file is not None:
+            # A database that can be read alone opens all the same.
+            with file.open("r+b"):
+                pass
+        is_current = asyncio.run(Store.probe(settings.store_url))
     except StorageError as exc:
         yield "store", State.FAILED, str(exc)
+    except OSError as exc:
+        yield "store", State.FAILED, f"{file} cannot be written: {exc.strerror or exc}"
     else:
-        yield "store", State.OK, "reachable" if settings.store.url is not None else str(own)
+        reached = str(file) if file is not None else "reachable"
+        yield "store", State.OK, reached if is_current else f"{reached} (its tables are made or changed at the next start)"
+
+
+def _log_file(settings: "Config") -> Iterator[Line]:
+    if settings.logging.structured_interceptions in {"off", "stderr"}:
+        return
+    file = Path(settings.logging.structured_interceptions)
+    try:
+        if file.exists():
+            with file.open("ab"):
+                pass
+        else:
+            with tempfile.TemporaryFile(dir=file.parent):
+                pass
+    except OSError as exc:
+        yield "interception log", State.FAILED, f"{file} cannot be written: {exc.strerror or exc}"
+    else:
+        yield "interception log", State.OK, str(file)
 
 
 def _ports(settings: "Config") -> Iterator[Line]:
     from aiproxyd.commands.running import running_daemon
 
     daemon = running_daemon(settings)
-    taken = {*daemon.listen, *daemon.listen_tls, daemon.admin} if daemon is not None else set()
+    taken = {*daemon.listen, *daemon.listen_tls, *daemon.listen_gateway, daemon.admin} if daemon is not None else set()
     addresses = [("proxy", address) for address in (*settings.listen, *settings.listen_tls.listen)]
+    addresses += [("gateway", address) for address in settings.listen_gateway]
     for subject, address in (*addresses, ("admin", settings.admin.listen)):
         if daemon is not None and address in taken:
             yield subject, State.NOTE, f"{address} is held by the daemon that is running (process {daemon.pid})"

@@ -61,8 +61,15 @@ def env(
 
       aiproxyd env --shell powershell | Out-String | Invoke-Expression
 
-      aiproxyd env --shell dotenv > proxy.env && docker run --env-file proxy.env …
-    """
+    In a container, with the files that the variables name:
+
+    \b
+      aiproxyd env --shell dotenv > proxy.env
+      eval "$(aiproxyd env --shell sh)"
+      docker run --network host --env-file proxy.env \\
+        -v "$SSL_CERT_FILE:$SSL_CERT_FILE:ro" \\
+        -v "$NODE_EXTRA_CA_CERTS:$NODE_EXTRA_CA_CERTS:ro" IMAGE
+    """  # noqa: D301  (a raw text has no backspace, by which click is told to leave lines alone)
     variables = client_variables(read_configuration(config), user=user, token=token, environ=os.environ)
     typer.echo(rendered(variables, shell or shell_of(os.environ)))
 

@@ -7,10 +7,13 @@ from typing import Any
 import typer
 
 from aiproxyd.commands.configuration import ConfigOption, read_configuration
-from aiproxyd.commands.table import Output, OutputOption, print_rows
+from aiproxyd.commands.table import Output, OutputOption, cell, print_rows
 
 # A table's line stays a line; the JSON has the whole sample.
 _MAX_SAMPLE_CHARACTERS = 120
+
+# What a terminal shows in one line, as a rule.
+_TABLE_CHARACTERS = 80
 
 app = typer.Typer(help="The AI providers whose traffic is decrypted.", rich_markup_mode=None)
 
@@ -34,7 +37,7 @@ def list_(output: OutputOption = Output.TABLE, config: ConfigOption = None) -> N
 
     settings = read_configuration(config)
     keys = read_keys(settings, os.environ)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for provider in provider_table(settings, problems_of(keys)).providers:
         ports: dict[str, list[int]] = {}
         for host, port in provider.authorities:
@@ -55,7 +58,28 @@ def list_(output: OutputOption = Output.TABLE, config: ConfigOption = None) -> N
                 "reason": provider.reason,
             }
         )
-    print_rows(rows, ["name", "type", "status", "hosts", "keys", "reason"], output=output, empty="no provider is configured")
+    if output is not Output.TABLE:
+        print_rows(rows, [], output=output, empty="")
+        return
+    columns = ["name", "type", "status", "keys"]
+    table = [row | {"keys": _shortened(row["keys"], 0)} for row in rows]
+    taken = sum(max(len(column), *(len(cell(row[column])) for row in table)) + 2 for column in columns) if table else 0
+    for row in table:
+        row["hosts"] = _shortened(row["hosts"], _TABLE_CHARACTERS - taken)
+    print_rows(table, [*columns, "hosts"], output=output, empty="no provider is configured")
+    for row in rows:
+        if row["reason"]:
+            typer.echo(f"{row['name']}: {cell(row['reason'])}")
+
+
+def _shortened(words: list[str], width: int) -> str:
+    """Return as many of `words` as `width` characters hold, at least one, and how many more there are."""
+    for count in range(len(words), 0, -1):
+        more = f" +{len(words) - count}" if count < len(words) else ""
+        text = ", ".join(words[:count]) + more
+        if len(text) <= width or count == 1:
+            return text
+    return ""
 
 
 @app.command()

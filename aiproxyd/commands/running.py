@@ -20,6 +20,8 @@ class Running(msgspec.Struct, frozen=True):
     admin: str
     listen_tls: tuple[str, ...] = ()
     """The same of those that speak TLS."""
+    listen_gateway: tuple[str, ...] = ()
+    """The same of the reverse listener."""
 
 
 def running_daemon(settings: "Config") -> Running | None:

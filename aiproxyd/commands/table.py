@@ -102,17 +102,18 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, out
         return
     lines = [
         [column.upper().replace("_", " ") for column in columns],
-        *([_cell(row[column]) for column in columns] for row in rows),
+        *([cell(row[column]) for column in columns] for row in rows),
     ]
     widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
     for line in lines:
-        typer.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
+        typer.echo("  ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)).rstrip())
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """Return `value` as one line that a terminal shows and does not obey."""
     if value is None:
         return ""
     if isinstance(value, list | tuple):
-        return ", ".join(_cell(item) for item in value)
+        return ", ".join(cell(item) for item in value)
     # One row is one line, whatever a name holds, and a terminal obeys nothing in it.
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in str(value))

@@ -19,6 +19,7 @@ from aiproxyd.config.identity import CoderAuthConfig, JwtAuthConfig, NetworkAuth
 from aiproxyd.config.network import EgressConfig, ListenAddress, ListenTlsConfig
 from aiproxyd.config.observability import MetricsConfig, PricingConfig, TracingConfig
 from aiproxyd.config.section import Section, restart
+from aiproxyd.config.store import StoreConfig
 
 _PROVIDER_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhdw])+\Z|0\Z")
@@ -349,13 +350,6 @@ class ClientConfig(Section):
             message = "header_value needs header"
             raise ValueError(message)
         return self
-
-
-class StoreConfig(Section):
-    """Where records are kept."""
-
-    url: SecretStr | None = restart(None)
-    """SQLAlchemy URL; `sqlite+aiosqlite:///{data_dir}/aiproxyd.sqlite3` when absent."""
 
 
 class LoggingConfig(Section):

@@ -101,6 +101,17 @@ def in_pieces(ids: Collection[str]) -> Iterator[list[str]]:
         yield list(piece)
 
 
+def sqlite_file(url: URL) -> Path:
+    """Return the file of a SQLite URL.
+
+    Raises:
+        StorageError: It names none.
+    """
+    if not url.database or url.database == ":memory:":
+        raise StorageError("store.url names no file; a store in memory would not outlive its connections")
+    return Path(url.database)
+
+
 def prepare_sqlite_file(url: URL, *, create: bool) -> None:
     """Make the file of a SQLite URL and its folder, for the owner alone; its WAL inherits the mode.
 
@@ -111,9 +122,7 @@ def prepare_sqlite_file(url: URL, *, create: bool) -> None:
     Raises:
         StorageError: It is missing, or cannot be made.
     """
-    if not url.database or url.database == ":memory:":
-        raise StorageError("store.url names no file; a store in memory would not outlive its connections")
-    path = Path(url.database)
+    path = sqlite_file(url)
     if not create:
         if not path.exists():
             message = f"there is no store at {path}; `aiproxyd run` makes it"

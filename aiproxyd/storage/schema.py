@@ -50,6 +50,18 @@ def check(connection: Connection) -> None:
         raise StorageError(message)
 
 
+def is_current(connection: Connection) -> bool:
+    """Return whether a database has every table as it is now; False for one that `upgrade` would bring there.
+
+    Raises:
+        StorageError: It was made by a newer program, or is not ours.
+    """
+    version = version_of(connection)
+    if version is not None:
+        _refuse_newer(version)
+    return version == NEWEST
+
+
 def upgrade(connection: Connection) -> None:
     """Run the migrations a database lacks, in the transaction of `connection`.
 

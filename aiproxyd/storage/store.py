@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Self
 
 import structlog
@@ -22,7 +23,7 @@ from aiproxyd.model.principal import Principal
 from aiproxyd.pricing import Pricer
 from aiproxyd.storage import schema, users
 from aiproxyd.storage.costs import Repricing, reprice_page
-from aiproxyd.storage.engine import READ_ONLY, create_engine, in_pieces, prepare_sqlite_file, translated, url_of
+from aiproxyd.storage.engine import READ_ONLY, create_engine, in_pieces, prepare_sqlite_file, sqlite_file, translated, url_of
 from aiproxyd.storage.ingest import ingest, save_positions
 from aiproxyd.storage.queries import InterceptionFilter, list_interceptions, show_interception
 from aiproxyd.storage.rollups import keeping_rollups, rebuild
@@ -89,6 +90,31 @@ class Store:
             await store.close()
             raise
         return store
+
+    @staticmethod
+    def file_of(url: str) -> Path | None:
+        """Return the file of a SQLite URL; None for a database on a server.
+
+        Raises:
+            StorageError: It names no database that can be used.
+        """
+        address = url_of(url)
+        return sqlite_file(address) if address.get_backend_name() == "sqlite" else None
+
+    @classmethod
+    async def probe(cls, url: str) -> bool:
+        """Return whether the store at `url` has the newest schema; False where a start would bring it there. Changes nothing.
+
+        Raises:
+            StorageError: The database cannot be reached, was made by a newer program or is not a store.
+        """
+        store = cls(create_engine(url_of(url)), "", None)
+        try:
+            with translated():
+                async with store._reading.connect() as connection:
+                    return await connection.run_sync(schema.is_current)
+        finally:
+            await store.close()
 
     async def close(self) -> None:
         """Let writes that are under way end, and close every connection."""

@@ -42,6 +42,7 @@ def run(tmp_path: Path, text: str, *arguments: str, **environ: str) -> subproces
         ("providers:\n  - name: a\n    type: openai\n  - name: a\n    type: openai\n", ["two entries", "a"]),
         ("ca:\n  cert_file: ca.pem\n", ["ca", "key_file"]),
         ("recording:\n  retention: forever\n", ["recording.retention", "forever"]),
+        ("store:\n  url: mysql://host/name\n", ["store.url", "mysql", "sqlite://", "postgresql://"]),
         ("listen: [unclosed\n", ["config.yaml"]),
         ("- a\n- b\n", ["config.yaml"]),
     ],

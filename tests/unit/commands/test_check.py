@@ -21,7 +21,10 @@ def free(monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
 
 def _report(out: str) -> dict[str, tuple[str, str]]:
     lines = (
-        line.replace("data folder", "data-folder").replace("egress roots", "egress-roots").split(maxsplit=2)
+        line.replace("data folder", "data-folder")
+        .replace("egress roots", "egress-roots")
+        .replace("interception log", "interception-log")
+        .split(maxsplit=2)
         for line in out.splitlines()
     )
     return {subject: (state, sentence) for subject, state, sentence in lines}
@@ -136,11 +139,68 @@ def test_roots_that_cannot_be_used_fail(
     assert _report(aiproxyd("check").out)["egress-roots"] == ("ok", str(roots))
 
 
-def test_a_data_folder_that_is_none_fails(
-    aiproxyd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: tuple[str, str]
+@pytest.mark.parametrize("below", ["", "/deeper/still"])
+def test_a_data_folder_below_what_is_none_fails(
+    aiproxyd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: tuple[str, str], below: str
 ) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setenv("AIPROXYD_DATA_DIR", str(tmp_path / "file"))
+    monkeypatch.setenv("AIPROXYD_DATA_DIR", f"{tmp_path}/file{below}")
     done = aiproxyd("check")
     assert done.status == 1
-    assert _report(done.out)["data-folder"] == ("failed", f"{tmp_path}/file is no folder")
+    assert _report(done.out)["data-folder"] == ("failed", f"{tmp_path}/file{below} cannot be used: Not a directory")
+
+
+def test_what_a_file_system_refuses_whatever_the_rights_are_fails_in_each_place(
+    aiproxyd, monkeypatch: pytest.MonkeyPatch, free: tuple[str, str]
+) -> None:
+    # The system's own: whoever may write everywhere makes no folder in it.
+    monkeypatch.setenv("AIPROXYD_DATA_DIR", "/proc/nope")
+    done = aiproxyd("check")
+    assert done.status == 1
+    report = _report(done.out)
+    assert report["data-folder"][0] == report["CA"][0] == report["store"][0] == "failed"
+    assert report["store"][1].startswith("/proc/nope/aiproxyd.sqlite3 cannot be made: ")
+
+
+def test_a_store_elsewhere_that_is_not_made_yet_is_no_mistake_unless_it_cannot_be(
+    aiproxyd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: tuple[str, str]
+) -> None:
+    file = tmp_path / "other" / "records.sqlite3"
+    monkeypatch.setenv("AIPROXYD_STORE__URL", f"sqlite:///{file}")
+    assert _report(aiproxyd("check").out)["store"] == ("ok", f"{file} (made at the first start)")
+    assert not file.parent.exists()
+    file.parent.touch()
+    assert _report(aiproxyd("check").out)["store"] == ("failed", f"{file} cannot be made: Not a directory")
+
+
+def test_a_store_of_an_older_program_is_no_mistake(aiproxyd, data_dir: Path, free: tuple[str, str]) -> None:
+    aiproxyd("user", "add", "alice")
+    with sqlite3.connect(data_dir / "aiproxyd.sqlite3") as database:
+        database.execute("UPDATE alembic_version SET version_num = '0001'")
+    database.close()
+    assert _report(aiproxyd("check").out)["store"][0] == "ok"
+
+
+def test_a_log_of_interceptions_and_roots_of_identities_that_cannot_be_used_fail(
+    aiproxyd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: tuple[str, str]
+) -> None:
+    log = tmp_path / "logs" / "interceptions.log"
+    monkeypatch.setenv("AIPROXYD_LOGGING__STRUCTURED_INTERCEPTIONS", str(log))
+    monkeypatch.setenv("AIPROXYD_AUTH__CODER__URL", "https://coder.example.com")
+    monkeypatch.setenv("AIPROXYD_AUTH__CODER__CA_FILE", str(tmp_path / "none.pem"))
+    report = _report(aiproxyd("check").out)
+    assert report["interception-log"] == ("failed", f"{log} cannot be written: No such file or directory")
+    assert report["identities"][0] == "failed"
+    assert "auth.coder.ca_file" in report["identities"][1]
+    log.parent.mkdir()
+    monkeypatch.delenv("AIPROXYD_AUTH__CODER__CA_FILE")
+    done = aiproxyd("check")
+    assert done.status == 0
+    assert _report(done.out)["interception-log"] == ("ok", str(log))
+    assert list(log.parent.iterdir()) == []
+
+
+def test_the_reverse_listener_is_looked_at(aiproxyd, monkeypatch: pytest.MonkeyPatch, free: tuple[str, str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("AIPROXYD_LISTEN_GATEWAY", f"127.0.0.1:{taken.getsockname()[1]}")
+        assert _report(aiproxyd("check").out)["gateway"][0] == "failed"

@@ -157,3 +157,29 @@ def test_the_command_prints_the_exports(aiproxyd, data_dir: Path, monkeypatch: p
     assert done.out.startswith("set -gx HTTPS_PROXY 'http://me:t@127.0.0.1:8888'\n")
     assert json.loads(aiproxyd("env", "--token", "t", "--shell", "json").out)["NODE_USE_ENV_PROXY"] == "1"
     assert aiproxyd("env").status == 1
+
+
+def test_the_help_shows_a_container_in_lines_that_a_shell_takes(aiproxyd, tmp_path: Path) -> None:
+    # Click breaks lines at 80 characters where nothing says otherwise, and a broken command is none.
+    help_ = aiproxyd("env", "--help").out
+    example = [line.strip() for line in help_.splitlines()]
+    start = example.index("docker run --network host --env-file proxy.env \\")
+    docker = tmp_path / "docker"
+    docker.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    docker.chmod(0o755)
+    environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SSL_CERT_FILE": "/b u.pem", "NODE_EXTRA_CA_CERTS": "/c.pem"}
+    command = "\n".join(example[start : start + 3])
+    done = subprocess.run(["sh", "-c", command], env=environ, capture_output=True, text=True, check=True, timeout=30)
+    words = [
+        "run",
+        "--network",
+        "host",
+        "--env-file",
+        "proxy.env",
+        "-v",
+        "/b u.pem:/b u.pem:ro",
+        "-v",
+        "/c.pem:/c.pem:ro",
+        "IMAGE",
+    ]
+    assert done.stdout.splitlines() == words

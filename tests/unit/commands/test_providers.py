@@ -32,8 +32,21 @@ def test_every_entry_is_listed_with_its_status_and_the_reason(aiproxyd, tmp_path
     assert rows["bad"]["reason"] == "base_url 'nonsense' does not begin with https:// or http://"
     assert rows["anthropic"]["reason"] == ""
     table = aiproxyd("providers", "list", "-c", str(file)).out.splitlines()
-    assert table[0].split() == ["NAME", "TYPE", "STATUS", "HOSTS", "KEYS", "REASON"]
+    assert table[0].split() == ["NAME", "TYPE", "STATUS", "KEYS", "HOSTS"]
+    assert [line.split()[0] for line in table[1:6]] == list(rows)
+    assert table[6:8] == ["off: enabled is false", "bad: base_url 'nonsense' does not begin with https:// or http://"]
+    assert table[8].startswith("twice: ")
+    assert len(table) == 9
+
+
+def test_the_table_of_the_defaults_fits_a_terminal_and_says_how_many_hosts_it_leaves_out(aiproxyd) -> None:
+    table = aiproxyd("providers", "list").out.splitlines()
     assert len(table) == 6
+    assert max(map(len, table)) <= 80
+    rows = {row["name"]: row for row in json.loads(aiproxyd("providers", "list", "-o", "json").out)}
+    copilot = next(line for line in table if line.startswith("copilot"))
+    assert copilot.endswith(f" {rows['copilot']['hosts'][0]} +{len(rows['copilot']['hosts']) - 1}")
+    assert next(line for line in table if line.startswith("openai")).endswith(" " + ", ".join(rows["openai"]["hosts"]))
 
 
 def test_keys_are_listed_masked(aiproxyd, tmp_path: Path, monkeypatch) -> None:
