@@ -36,7 +36,7 @@ $(VENV)/.system: tests/install_system.sh | $(VENV)/.dev
 	@touch $@
 
 test: $(VENV)/.dev $(VENV)/.system ## Install what is needed and run every test.
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 huge: $(VENV)/.dev ## Measure a worker's memory under gigabytes, on both engines.
 	$(BIN)/python -m pytest -q -s -m "huge or not huge" tests/integration/test_huge_streams.py $(ARGS)

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 NO_KEY = "no authentication key provided"
 UNAUTHORIZED = "unauthorized"
 
+FROM_A_PAGE = "a web page is not served where nobody is asked for a credential"
+
 _CREDENTIALS = frozenset(credentials.CREDENTIAL_HEADERS)
 
 
@@ -77,6 +79,8 @@ class GatewayRouter:
         principal: Principal | Answer = ANONYMOUS
         if state.authenticator is not None:
             principal = await self._authenticate(state.authenticator, token, shape)
+        elif comes_from_a_page(head):
+            return Refusal(answer(403, FROM_A_PAGE, shape), FROM_A_PAGE, head)
         if isinstance(principal, Answer):
             return Refusal(principal, "the client is not known", head)
         if state.is_refusing():
@@ -124,6 +128,14 @@ class GatewayRouter:
         if has_keys and find_endpoint(provider, seen.method, seen.path) is not PASSTHROUGH:
             return credentials.CredentialDecision(CredentialKind.CENTRALIZED, uses_pool=True)
         return credentials.CredentialDecision(CredentialKind.BYOK, edit=credentials.HeadEdit(remove=_CREDENTIALS))
+
+
+def comes_from_a_page(head: RequestHead) -> bool:
+    """Return whether a browser sends the request for a page.
+
+    Any page that somebody opens can send requests to loopback, and would spend the organisation's keys.
+    """
+    return "origin" in head.headers or (head.headers.first("sec-fetch-site") or "none").strip() != "none"
 
 
 def token_of(head: RequestHead) -> str:

@@ -145,6 +145,24 @@ async def test_a_provider_out_of_use_is_a_404(tmp_path):
         assert (await ask(s, x_api_key="ada-token"))[0] == 404
 
 
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"origin": "https://news.example"}, 403),
+        ({"sec_fetch_site": "cross-site"}, 403),
+        ({"sec_fetch_site": "none"}, 200),
+        ({}, 200),
+    ],
+)
+async def test_a_web_page_is_not_served_where_nobody_is_asked_for_credentials(tmp_path, fields, status):
+    upstream = Heads()
+    async with stage(tmp_path, upstream, rules=rules(KEY)) as s:
+        assert (await ask(s, **fields))[0] == status
+        assert len(upstream.heads) == (status == 200)
+    async with stage(tmp_path, upstream, rules=rules(KEY), authenticator=Users()) as s:
+        assert (await ask(s, authorization="Bearer ada-token", **fields))[0] == 200
+
+
 async def test_where_nobody_is_asked_for_credentials_they_are_the_provider_s(tmp_path):
     upstream = Heads()
     async with stage(tmp_path, upstream, rules=rules(KEY)) as s:
