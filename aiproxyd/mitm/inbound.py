@@ -27,7 +27,15 @@ from aiproxyd.model.head import RequestHead
 from aiproxyd.model.observation import ConnectDecided
 from aiproxyd.model.principal import ANONYMOUS
 from aiproxyd.model.verdict import Action, Verdict
-from aiproxyd.wire.http1_head import for_origin, for_proxy, parse_request, plain_answer, request_length, without_fields
+from aiproxyd.wire.http1_head import (
+    authority_of,
+    for_origin,
+    for_proxy,
+    parse_request,
+    plain_answer,
+    request_length,
+    without_fields,
+)
 
 if TYPE_CHECKING:  # the two know each other
     from aiproxyd.mitm.front import Decision, Front
@@ -37,8 +45,6 @@ log = logging.getLogger(__name__)
 _PEEK_BYTES = 16384
 
 CONNECTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
-
-_HOW_TO_USE = "this is a proxy: set HTTPS_PROXY to its address; `aiproxyd env` prints the lines"
 
 
 class _Request(NamedTuple):
@@ -190,7 +196,7 @@ class Inbound:
     async def _answer(self, raw: bytes, received: bytes) -> None:
         try:
             head, target = parse_request(raw)
-            text = target if head.method == "CONNECT" else _authority_text(target)
+            text = target if head.method == "CONNECT" else authority_of(target)
             if head.method == "CONNECT" and (request_length(head) != 0 or received):
                 # Bytes behind a CONNECT are still in the socket, unless it came behind a plain request: nobody does that.
                 raise MalformedBody("a CONNECT has no body and waits for what came before it")
@@ -262,17 +268,19 @@ class Inbound:
     def _connect(
         self, request: _Request, verdict: Verdict, destination: Destination, authority: Authority, upstream: socket.socket
     ) -> None:
-        front = self._front
         if self._is_closed:
             upstream.close()
         elif verdict.action is Action.TUNNEL:
-            if self._say(CONNECTED):
-                front.open_tunnel(self._leave(), upstream, authority, _principal_id(verdict))
-            else:
-                upstream.close()
-                self.close()
+            self._tunnel(verdict, authority, upstream)
         else:
             self._decrypt(request, verdict, destination, authority, upstream)
+
+    def _tunnel(self, verdict: Verdict, authority: Authority, upstream: socket.socket) -> None:
+        if self._say(CONNECTED):
+            self._front.open_tunnel(self._leave(), upstream, authority, _principal_id(verdict))
+        else:
+            upstream.close()
+            self.close()
 
     def _decrypt(
         self, request: _Request, verdict: Verdict, destination: Destination, authority: Authority, upstream: socket.socket
@@ -282,16 +290,11 @@ class Inbound:
         provider = front.providers.claimant(authority)
         if destination != self._destination(provider.name if provider is not None else "", authority):
             # Nor to where only the provider of before would have it go.
-            upstream.close()
-            self._say_last(plain_answer(503, "Service Unavailable", f"{authority.host} cannot be served now", close=True))
+            self._cannot_serve(authority, upstream)
             return
         if provider is None:
             # It took the provider away while we dialled; from here on the host is one like any other.
-            if self._say(CONNECTED):
-                front.open_tunnel(self._leave(), upstream, authority, _principal_id(verdict))
-            else:
-                upstream.close()
-                self.close()
+            self._tunnel(verdict, authority, upstream)
             return
         context = None
         if provider.status is ProviderStatus.ENABLED:
@@ -301,8 +304,7 @@ class Inbound:
                 log.error("no certificate for %s: %s", authority.host, exc)
         if context is None:
             # A reload disabled the provider in this very moment, or the CA may not sign for its host.
-            upstream.close()
-            self._say_last(plain_answer(503, "Service Unavailable", f"{authority.host} cannot be served now", close=True))
+            self._cannot_serve(authority, upstream)
             return
         if not self._say(CONNECTED):
             upstream.close()
@@ -397,6 +399,10 @@ class Inbound:
 
     # Refusals
 
+    def _cannot_serve(self, authority: Authority, upstream: socket.socket) -> None:
+        upstream.close()
+        self._say_last(plain_answer(503, "Service Unavailable", f"{authority.host} cannot be served now", close=True))
+
     def _refuse(self, request: _Request, decision: "Decision", decide_seconds: float) -> None:
         verdict = decision.verdict
         answer = decision.response or plain_answer(503, "Service Unavailable", "this proxy cannot decide about this request")
@@ -481,24 +487,6 @@ class Inbound:
 def _token_of(head: RequestHead) -> str:
     fields = head.headers.all("proxy-authorization")
     return (token_of(fields[0]) or "") if len(fields) == 1 else ""
-
-
-def _authority_text(target: str) -> str:
-    """Return the authority of a target in absolute form.
-
-    Raises:
-        MalformedBody: It is of another form or scheme; the message says what to do.
-    """
-    scheme, separator, rest = target.partition("://")
-    if not separator:
-        raise MalformedBody(_HOW_TO_USE)
-    if scheme.lower() != "http":
-        raise MalformedBody(f"{scheme[:20]!r} URLs go through this proxy by CONNECT")
-    for end in "/?#":
-        rest = rest.partition(end)[0]
-    if "@" in rest:
-        raise MalformedBody("a URL with user information is not forwarded")
-    return rest
 
 
 def _principal_id(verdict: Verdict) -> str:

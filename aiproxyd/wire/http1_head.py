@@ -32,6 +32,8 @@ _UNFOLDABLE = frozenset({"content-length", "transfer-encoding", "host", "connect
 # Names of `Connection` that are not fields of one hop, whatever a client says.
 _FRAMING = frozenset({"content-length", "transfer-encoding", "host", "connection", "upgrade", "expect", "keep-alive", "close"})
 
+_HOW_TO_USE = "this is a proxy: set HTTPS_PROXY to its address; `aiproxyd env` prints the lines"
+
 
 class Unfollowable(Exception):
     """A head that could be read in two ways, or in none. The followers turn it into `Opaque`."""
@@ -276,3 +278,24 @@ def _require_chunked(headers: Headers, version: str) -> None:
     # Any other coding, or chunked twice, is not ours to take off; HTTP/1.0 does not know the field.
     if version == "1.0" or [value.lower() for value in headers.all("transfer-encoding")] != ["chunked"]:
         raise Unfollowable("transfer_encoding")
+
+
+def authority_of(target: str) -> str:
+    """Return the authority of a plain request to a proxy: of its target in absolute form.
+
+    Args:
+        target: As it was written.
+
+    Raises:
+        MalformedBody: It is of another form or scheme; the message says what to do.
+    """
+    scheme, separator, rest = target.partition("://")
+    if not separator:
+        raise MalformedBody(_HOW_TO_USE)
+    if scheme.lower() != "http":
+        raise MalformedBody(f"{scheme[:20]!r} URLs go through this proxy by CONNECT")
+    for end in "/?#":
+        rest = rest.partition(end)[0]
+    if "@" in rest:
+        raise MalformedBody("a URL with user information is not forwarded")
+    return rest

@@ -288,7 +288,7 @@ async def test_actor_headers_tell_who_it_is_and_those_of_clients_do_not(tmp_path
 
 
 def signed(**values):
-    key = UpstreamKey("secret", access_key_id="AKIAORGANISATION0001", region="eu-west-1")
+    key = UpstreamKey("secret", access_key_id="AKIAEXAMPLE000000001", region="eu-west-1")
     return UpstreamRules("anthropic", "bedrock", keys=(key,), **values)
 
 
@@ -303,7 +303,7 @@ async def test_a_request_is_signed_when_its_body_is_whole(tmp_path):
         assert await read_response(reader) == OK
         (head,) = provider.heads
         authorization = Provider.field(head, b"authorization")
-        assert authorization.startswith("AWS4-HMAC-SHA256 Credential=AKIAORGANISATION0001/")
+        assert authorization.startswith("AWS4-HMAC-SHA256 Credential=AKIAEXAMPLE000000001/")
         assert "/eu-west-1/bedrock/aws4_request" in authorization
         assert Provider.field(head, b"x-amz-date")
         assert provider.bodies == [b"0123456789"]
