@@ -4,8 +4,9 @@ import contextlib
 import csv
 import enum
 import gc
+import operator
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -32,15 +33,13 @@ from aiproxyd.exceptions import AiproxydError
 if TYPE_CHECKING:
     import rich.progress
 
+    from aiproxyd.storage.bulk import Record
     from aiproxyd.storage.selection import Selection
 
-_JsonObject = dict[str, Any]
+type _Page = Sequence[Record | dict[str, Any]]
 
 # Columns of CSV and Parquet that are copied.
 _PLAIN = (
-    "id",
-    "started_at",
-    "ended_at",
     "provider",
     "provider_name",
     "api",
@@ -66,7 +65,15 @@ _PLAIN = (
     "duration_seconds",
 )
 _FIGURES = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens")
-COLUMNS = (*_PLAIN, "user_id", "user", *_FIGURES, "cost_micros", "prompt", "tools", "tool_calls", "thoughts", "metadata")
+COLUMNS = (
+    *("id", "started_at", "ended_at", *_PLAIN, "user_id", "user", *_FIGURES),
+    *("cost_micros", "prompt", "tools", "tool_calls", "thoughts", "metadata"),
+)
+_figures_of = operator.attrgetter(*_FIGURES)
+
+
+# Text of so many stays near the processor.
+_LINES_AT_ONCE = 250
 
 
 class Format(enum.StrEnum):
@@ -148,33 +155,55 @@ def without_collector() -> Iterator[None]:
         gc.enable()
 
 
-def pages(records: Records, selection: "Selection") -> Iterator[list[_JsonObject]]:
+def pages(records: Records, selection: "Selection") -> Iterator[_Page]:
     """Yield the interceptions of `selection`, newest first, a page at a time."""
     after_id = ""
-    while page := records.interceptions(selection, after_id=after_id, limit=PAGE, raw=True):
+    while page := records.bulk(selection, after_id=after_id, limit=PAGE):
         yield page
         if len(page) < PAGE:
             return
-        after_id = page[-1]["id"]
+        last = page[-1]
+        after_id = last["id"] if isinstance(last, dict) else last.id
 
 
-def flat(record: _JsonObject) -> _JsonObject:
-    """Return a record as one row of `COLUMNS`."""
-    usages = record["token_usages"]
-    costs = [usage["cost_micros"] for usage in usages if usage["cost_micros"] is not None]
-    tools = record["tool_usages"]
-    row = {name: record[name] for name in _PLAIN}
-    row["user_id"] = record["initiator"]["id"]
-    row["user"] = record["initiator"]["username"]
-    for name in _FIGURES:
-        row[name] = sum(usage[name] for usage in usages)
-    row["cost_micros"] = sum(costs) if costs else None
-    row["prompt"] = record["user_prompts"][0]["prompt"] if record["user_prompts"] else None
-    row["tools"] = ", ".join(dict.fromkeys(tool["tool"] for tool in tools))
-    row["tool_calls"] = len(tools)
-    row["thoughts"] = len(record["model_thoughts"])
-    row["metadata"] = msgspec.json.encode(record["metadata"]).decode()
-    return row
+def flat(page: _Page) -> Iterator[Sequence[Any]]:
+    """Yield records as rows of `COLUMNS`."""
+    from aiproxyd.storage.bulk import Record
+
+    plain = operator.attrgetter(*_PLAIN)
+    encode = msgspec.json.encode
+    for each in page:
+        record = Record.of(each) if isinstance(each, dict) else each
+        usages = record.token_usages
+        if len(usages) == 1:
+            # So are nearly all.
+            cost = usages[0].cost_micros
+            figures = _figures_of(usages[0])
+        else:
+            costs = [usage.cost_micros for usage in usages if usage.cost_micros is not None]
+            cost = sum(costs) if costs else None
+            figures = tuple(sum(each) for each in zip((0,) * len(_FIGURES), *map(_figures_of, usages), strict=True))
+        tools = record.tool_usages
+        yield (
+            record.id,
+            _as_text(record.started_at),
+            _as_text(record.ended_at),
+            *plain(record),
+            record.initiator.id,
+            record.initiator.username,
+            *figures,
+            cost,
+            record.user_prompts[0].prompt if record.user_prompts else None,
+            ", ".join(dict.fromkeys([tool.tool for tool in tools])) if tools else "",
+            len(tools),
+            len(record.model_thoughts),
+            encode(record.metadata).decode(),
+        )
+
+
+def _as_text(time: Any) -> str | None:
+    # A datetime as the encoder of JSON lines has it.
+    return time if time is None or isinstance(time, str) else msgspec.to_builtins(time)
 
 
 def _format_of(file: Path | None) -> Format:
@@ -182,7 +211,7 @@ def _format_of(file: Path | None) -> Format:
     return Format(ending) if ending in list(Format) else Format.JSONL
 
 
-type _Write = Callable[[list[_JsonObject]], None]
+type _Write = Callable[[_Page], None]
 
 
 @contextlib.contextmanager
@@ -213,11 +242,13 @@ def _writer(chosen: Format, stream: TextIO) -> Iterator[_Write]:
         binary = stream.buffer if hasattr(stream, "buffer") else None
         encode = msgspec.json.Encoder().encode_lines
 
-        def write_lines(page: list[_JsonObject]) -> None:
-            if binary is not None:
-                binary.write(encode(page))
-            else:
-                stream.write(encode(page).decode())
+        def write_lines(page: _Page) -> None:
+            for start in range(0, len(page), _LINES_AT_ONCE):
+                lines = encode(page[start : start + _LINES_AT_ONCE])
+                if binary is not None:
+                    binary.write(lines)
+                else:
+                    stream.write(lines.decode())
 
         yield write_lines
         if binary is not None:
@@ -226,10 +257,8 @@ def _writer(chosen: Format, stream: TextIO) -> Iterator[_Write]:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)
 
-    def write_rows(page: list[_JsonObject]) -> None:
-        for record in page:
-            row = flat(record)
-            writer.writerow([csv_cell(row[name]) for name in COLUMNS])
+    def write_rows(page: _Page) -> None:
+        writer.writerows([csv_cell(value) for value in row] for row in flat(page))
 
     yield write_rows
 
@@ -255,9 +284,10 @@ def _parquet_writer(file: Path) -> Iterator[_Write]:
     )
     with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
 
-        def write_table(page: list[_JsonObject]) -> None:
-            rows = [flat(record) for record in page]
-            writer.write_table(pa.Table.from_pylist(rows, schema=texts).cast(schema))
+        def write_table(page: _Page) -> None:
+            columns = zip(*flat(page), strict=True)
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, texts, strict=True)]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=texts).cast(schema))
 
         yield write_table
 

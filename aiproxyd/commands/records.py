@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import httpx
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from aiproxyd.storage.bulk import Record
     from aiproxyd.storage.selection import Selection
     from aiproxyd.storage.store import Store
     from aiproxyd.storage.usage_report import Dimension
@@ -37,8 +38,11 @@ class Records(Protocol):
     def usage(self, selection: "Selection", dimensions: "Sequence[Dimension]") -> _JsonObject:
         """Return figures, summed up, as the API's `usage`."""
 
-    def interceptions(self, selection: "Selection", *, after_id: str = "", limit: int, raw: bool = False) -> list[_JsonObject]:
-        """Return a page of interceptions, newest first; documents in them may stay text (`msgspec.Raw`) where `raw` allows it."""
+    def interceptions(self, selection: "Selection", *, after_id: str = "", limit: int) -> list[_JsonObject]:
+        """Return a page of interceptions, newest first."""
+
+    def bulk(self, selection: "Selection", *, after_id: str = "", limit: int) -> "Sequence[Record | _JsonObject]":
+        """Return the same page in the form that is there soonest, whose JSON is the same."""
 
     def interception(self, id_: str) -> _JsonObject | None:
         """Return one interception, or None."""
@@ -67,6 +71,14 @@ def open_records(store_url: Callable[[], str], url: str, token: str) -> Iterator
         yield records
     finally:
         records.close()
+
+
+@contextlib.contextmanager
+def _found(after_id: str) -> Iterator[None]:
+    try:
+        yield
+    except LookupError as exc:
+        raise AiproxydError(f"after_id: interception {after_id!r} not found") from exc
 
 
 class LocalRecords:
@@ -119,14 +131,19 @@ class LocalRecords:
         rows = rows if dimensions else []
         return {"group_by": [str(dimension) for dimension in dimensions], "count": len(rows), "total": total, "usage": rows}
 
-    def interceptions(self, selection: "Selection", *, after_id: str = "", limit: int, raw: bool = False) -> list[_JsonObject]:
+    def interceptions(self, selection: "Selection", *, after_id: str = "", limit: int) -> list[_JsonObject]:
         """Return a page of interceptions, newest first."""
         from aiproxyd.storage import listing
 
-        try:
-            return self._read(lambda c: listing.list_page(c, selection, after_id=after_id, limit=limit, raw=raw))
-        except LookupError as exc:
-            raise AiproxydError(f"after_id: interception {after_id!r} not found") from exc
+        with _found(after_id):
+            return self._read(lambda c: listing.list_page(c, selection, after_id=after_id, limit=limit))
+
+    def bulk(self, selection: "Selection", *, after_id: str = "", limit: int) -> "Sequence[Record | _JsonObject]":
+        """Return the same page as structs."""
+        from aiproxyd.storage import listing
+
+        with _found(after_id):
+            return self._read(lambda c: listing.bulk_page(c, selection, after_id=after_id, limit=limit))
 
     def interception(self, id_: str) -> _JsonObject | None:
         """Return one interception, or None."""
@@ -176,18 +193,15 @@ class RemoteRecords:
         found: _JsonObject = self._get("/usage", _parameters(selection) | group_by | {"limit": MAX_ROWS})
         return found
 
-    def interceptions(
-        self,
-        selection: "Selection",
-        *,
-        after_id: str = "",
-        limit: int,
-        raw: bool = False,  # noqa: ARG002  (an answer is parsed whole)
-    ) -> list[_JsonObject]:
+    def interceptions(self, selection: "Selection", *, after_id: str = "", limit: int) -> list[_JsonObject]:
         """Return a page of interceptions, newest first."""
         parameters = _parameters(selection) | {"limit": limit} | ({"after_id": after_id} if after_id else {})
         found: list[_JsonObject] = self._get("/interceptions", parameters)["results"]
         return found
+
+    def bulk(self, selection: "Selection", *, after_id: str = "", limit: int) -> "Sequence[Record | _JsonObject]":
+        """Return the same page; an answer is parsed whole."""
+        return self.interceptions(selection, after_id=after_id, limit=limit)
 
     def interception(self, id_: str) -> _JsonObject | None:
         """Return one interception, or None."""

@@ -1,10 +1,12 @@
 """Reads pages of interceptions with a cursor or an offset, their count, and the values that filters can have."""
 
+from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import func, literal, select, tuple_
+from sqlalchemy import Select, func, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from aiproxyd.storage.bulk import Record, read_records
 from aiproxyd.storage.queries import interceptions_by_id, select_interceptions
 from aiproxyd.storage.selection import Selection, conditions_of
 from aiproxyd.storage.tables import interceptions, users
@@ -30,7 +32,6 @@ async def list_page(
     offset: int = 0,
     after_id: str = "",
     oldest_first: bool = False,
-    raw: bool = False,
 ) -> list[_JsonObject]:
     """Return interceptions with all that belongs to them, newest first.
 
@@ -41,11 +42,40 @@ async def list_page(
         offset: How many to leave out at the beginning.
         after_id: Go on behind this one, whatever the selection says of it.
         oldest_first: Whether the order is turned round.
-        raw: Whether JSON documents stay text, without an offset: see `select_interceptions`.
 
     Raises:
         LookupError: `after_id` is no interception.
     """
+    clauses = await _page_of(connection, selection, after_id, oldest_first=oldest_first)
+    if not offset:
+        return await select_interceptions(connection, lambda query: clauses(query).limit(limit))
+    # What is left out is counted off in an index, without a look at the rows.
+    ids = clauses(select(interceptions.c.id)).limit(limit).offset(offset)
+    return await interceptions_by_id(connection, list((await connection.execute(ids)).scalars()))
+
+
+async def bulk_page(
+    connection: AsyncConnection, selection: Selection, *, limit: int = MAX_LIMIT, after_id: str = ""
+) -> list[Record]:
+    """Return what `list_page` returns, newest first, as structs that encode to the same JSON.
+
+    Args:
+        connection: Only reads.
+        selection: Which ones.
+        limit: How many at most.
+        after_id: Go on behind this one, whatever the selection says of it.
+
+    Raises:
+        LookupError: `after_id` is no interception.
+    """
+    clauses = await _page_of(connection, selection, after_id)
+    return await read_records(connection, lambda query: clauses(query).limit(limit))
+
+
+async def _page_of(
+    connection: AsyncConnection, selection: Selection, after_id: str, *, oldest_first: bool = False
+) -> Callable[[Select[Any]], Select[Any]]:
+    """Return what adds the conditions and the order of a page to a statement."""
     columns = interceptions.c
     place = tuple_(columns.started_at, columns.id)
     conditions = await conditions_of(connection, selection)
@@ -56,13 +86,7 @@ async def list_page(
         cursor = tuple_(literal(at, columns.started_at.type), after_id)
         conditions.append(place > cursor if oldest_first else place < cursor)
     order = (columns.started_at, columns.id) if oldest_first else (columns.started_at.desc(), columns.id.desc())
-    if not offset:
-        return await select_interceptions(
-            connection, lambda query: query.where(*conditions).order_by(*order).limit(limit), raw=raw
-        )
-    # What is left out is counted off in an index, without a look at the rows.
-    ids = select(columns.id).where(*conditions).order_by(*order).limit(limit).offset(offset)
-    return await interceptions_by_id(connection, list((await connection.execute(ids)).scalars()))
+    return lambda query: query.where(*conditions).order_by(*order)
 
 
 async def count_interceptions(connection: AsyncConnection, selection: Selection) -> int:

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
-from sqlalchemy import JSON, Boolean, Column, Select, Table, Text, cast, literal, or_, select, tuple_, type_coerce
+from sqlalchemy import Column, Select, Table, literal, or_, select, tuple_, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import NullType
 
@@ -116,32 +115,25 @@ async def interceptions_by_id(connection: AsyncConnection, ids: Sequence[str]) -
     return await _with_children(connection, [rows[id_] for id_ in ids if id_ in rows])
 
 
-async def select_interceptions(
-    connection: AsyncConnection, clauses: Callable[[Select[Any]], Select[Any]], *, raw: bool = False
-) -> list[_JsonObject]:
+async def select_interceptions(connection: AsyncConnection, clauses: Callable[[Select[Any]], Select[Any]]) -> list[_JsonObject]:
     """Return interceptions with all that belongs to them.
 
     Args:
         connection: Only reads.
         clauses: Adds conditions, order and limit.
-        raw: Whether JSON documents come as `msgspec.Raw`, for those who only write them down again: in half the time.
     """
-    rows: Sequence[Any] = (await connection.execute(clauses(_SELECT_RAW if raw else _SELECT))).all()
-    return await _with_children(connection, rows, raw=raw)
+    return await _with_children(connection, (await connection.execute(clauses(_SELECT))).all())
 
 
-def _as_stored(column: Column[Any], *, raw: bool) -> Any:
+def _as_stored(column: Column[Any]) -> Any:
     """Return a column as the driver gives it, where that is good enough: times of SQLite stay text, which is quicker to rewrite
-    than to parse, and nothing is parsed where it is `raw`.
+    than to parse.
     """
-    if raw and isinstance(column.type, JSON):
-        return cast(column, Text).label(column.name)
-    is_as_good = raw or isinstance(column.type, UtcDateTime)
-    return type_coerce(column, NullType()).label(column.name) if is_as_good else column
+    return type_coerce(column, NullType()).label(column.name) if isinstance(column.type, UtcDateTime) else column
 
 
 # The keys of a record, in their order; but for three they are columns.
-_KEYS = (
+KEYS = (
     "id",
     "api_key_id",
     "initiator",
@@ -185,20 +177,15 @@ _KEYS = (
     "first_output_seconds",
     "duration_seconds",
 )
-_NAMED_OTHERWISE = {"provider_response_id": "response_id", "initiator": "initiator_id"}
+NAMED_OTHERWISE = {"provider_response_id": "response_id", "initiator": "initiator_id"}
 
 
-def _select(*, raw: bool) -> Select[Any]:
-    columns = (
-        literal(None) if key == "api_key_id" else _as_stored(interceptions.c[_NAMED_OTHERWISE.get(key, key)], raw=raw)
-        for key in _KEYS
-    )
-    return select(*columns, users.c.name).outerjoin(users, users.c.id == interceptions.c.initiator_id)
+_COLUMNS = [
+    literal(None) if key == "api_key_id" else _as_stored(interceptions.c[NAMED_OTHERWISE.get(key, key)]) for key in KEYS
+]
+_SELECT = select(*_COLUMNS, users.c.name).outerjoin(users, users.c.id == interceptions.c.initiator_id)
 
-
-_SELECT, _SELECT_RAW = _select(raw=False), _select(raw=True)
-
-_TOKEN_USAGE = (
+TOKEN_USAGE = (
     "interception_id",
     "provider_response_id",
     *("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens"),
@@ -206,8 +193,8 @@ _TOKEN_USAGE = (
     "metadata",
     "created_at",
 )
-_USER_PROMPT = ("interception_id", "provider_response_id", "prompt", "metadata", "created_at")
-_TOOL_USAGE = {
+USER_PROMPT = ("interception_id", "provider_response_id", "prompt", "metadata", "created_at")
+TOOL_USAGE = {
     "interception_id": "interception_id",
     "provider_response_id": "provider_response_id",
     "tool_call_id": "provider_tool_call_id",
@@ -222,7 +209,7 @@ _TOOL_USAGE = {
     "metadata": "metadata",
     "created_at": "created_at",
 }
-_MODEL_THOUGHT = ("content", "metadata", "created_at")
+MODEL_THOUGHT = ("content", "metadata", "created_at")
 
 
 async def _user_ids(connection: AsyncConnection, initiator: str) -> list[str]:
@@ -231,20 +218,16 @@ async def _user_ids(connection: AsyncConnection, initiator: str) -> list[str]:
     return [row.id for row in rows]
 
 
-async def _with_children(connection: AsyncConnection, rows: Sequence[Any], *, raw: bool = False) -> list[_JsonObject]:
+async def _with_children(connection: AsyncConnection, rows: Sequence[Any]) -> list[_JsonObject]:
     ids = [row[0] for row in rows]
-    tokens, prompts, tools, thoughts = [await _children(connection, child, ids, raw=raw) for child in _CHILDREN]
+    tokens, prompts, tools, thoughts = [await _children(connection, child, ids) for child in _CHILDREN]
     records = []
     for row in rows:
-        record: _JsonObject = dict(zip(_KEYS, row, strict=False))
+        record: _JsonObject = dict(zip(KEYS, row, strict=False))
         id_, name = record["id"], row[-1] or ""
         record["initiator"] = {"id": record["initiator"], "username": name, "name": name, "avatar_url": ""}
-        record["started_at"] = _time(record["started_at"])
-        record["ended_at"] = _time(record["ended_at"])
-        if raw:
-            record["metadata"] = _document(record["metadata"])
-            record["streaming"] = bool(record["streaming"])
-            record["has_prompt"] = bool(record["has_prompt"])
+        record["started_at"] = time_text(record["started_at"])
+        record["ended_at"] = time_text(record["ended_at"])
         record["token_usages"] = tokens.get(id_, [])
         record["user_prompts"] = prompts.get(id_, [])
         record["tool_usages"] = tools.get(id_, [])
@@ -265,74 +248,53 @@ class _Child:
         """
         self.kind = kind
         self.keys = tuple(columns)
-        self._table = table
-        self._columns = columns
-        self._statements = [self._statement(raw=False), self._statement(raw=True)]
-        types = {key: table.c[name].type for key, name in columns.items()}
-        self.documents = [key for key, type_ in types.items() if isinstance(type_, JSON)]
-        self.booleans = [key for key, type_ in types.items() if isinstance(type_, Boolean)]
-
-    def _statement(self, *, raw: bool) -> Select[Any]:
-        columns = self._table.c
         # A table without places holds one row each.
-        has_place = "position" in columns
-        place = columns.position if has_place else literal(0)
-        names = (_as_stored(columns[name], raw=raw) for name in self._columns.values())
-        order = (columns.interception_id, columns.position) if has_place else (columns.interception_id,)
-        return select(columns.interception_id, place, *names).order_by(*order)
+        has_place = "position" in table.c
+        place = table.c.position if has_place else literal(0)
+        self._id = table.c.interception_id
+        order = (self._id, place) if has_place else (self._id,)
+        self._statement = select(self._id, place, *(_as_stored(table.c[name]) for name in columns.values())).order_by(*order)
 
-    def of(self, ids: Sequence[str], *, raw: bool) -> Select[Any]:
+    def of(self, ids: Sequence[str]) -> Select[Any]:
         """Return the statement that reads those of `ids`."""
-        return self._statements[raw].where(self._table.c.interception_id.in_(ids))
+        return self._statement.where(self._id.in_(ids))
 
 
 _CHILDREN = (
-    _Child(token_usages, "token", dict(zip(_TOKEN_USAGE, _TOKEN_USAGE, strict=True))),
-    _Child(user_prompts, "prompt", dict(zip(_USER_PROMPT, _USER_PROMPT, strict=True))),
-    _Child(tool_usages, "tool", _TOOL_USAGE),
-    _Child(model_thoughts, "", dict(zip(_MODEL_THOUGHT, _MODEL_THOUGHT, strict=True))),
+    _Child(token_usages, "token", dict(zip(TOKEN_USAGE, TOKEN_USAGE, strict=True))),
+    _Child(user_prompts, "prompt", dict(zip(USER_PROMPT, USER_PROMPT, strict=True))),
+    _Child(tool_usages, "tool", TOOL_USAGE),
+    _Child(model_thoughts, "", dict(zip(MODEL_THOUGHT, MODEL_THOUGHT, strict=True))),
 )
 
 
-async def _children(
-    connection: AsyncConnection, child: _Child, ids: Sequence[str], *, raw: bool
-) -> dict[str, list[_JsonObject]]:
+async def _children(connection: AsyncConnection, child: _Child, ids: Sequence[str]) -> dict[str, list[_JsonObject]]:
     """Return the children of `ids`, by id."""
     children: dict[str, list[_JsonObject]] = {}
     kind, keys = child.kind, child.keys
     for piece in in_pieces(ids):
-        for id_, place, *values in await connection.execute(child.of(piece, raw=raw)):
-            found: _JsonObject = {"id": _id(kind, id_, place)} if kind else {}
+        for id_, place, *values in await connection.execute(child.of(piece)):
+            found: _JsonObject = {"id": id_of(kind, id_, place)} if kind else {}
             found.update(zip(keys, values, strict=True))
-            found["created_at"] = _time(found["created_at"])
-            if raw:
-                for key in child.documents:
-                    found[key] = _document(found[key])
-                for key in child.booleans:
-                    found[key] = bool(found[key])
+            found["created_at"] = time_text(found["created_at"])
             if kind == "tool":
                 found["invocation_error"] = found["invocation_error"] or ""
             children.setdefault(id_, []).append(found)
     return children
 
 
-def _document(text: str | None) -> msgspec.Raw | None:
-    # SQL's null, or JSON's where a program wrote that.
-    return None if text is None or text == "null" else msgspec.Raw(text)
-
-
 _VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 """The first digit of the fourth group of a UUID, from any digit."""
 
 
-def _id(kind: str, interception_id: str, position: int) -> str:
+def id_of(kind: str, interception_id: str, position: int) -> str:
     """Return a UUID that is the same at every reading: `uuid.uuid5`, made in a fifth of its time."""
     name = f"{kind}:{interception_id}:{position}".encode()
     digits = hashlib.sha1(_ID_NAMESPACE.bytes + name, usedforsecurity=False).hexdigest()
     return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{_VARIANT[digits[16]]}{digits[17:20]}-{digits[20:32]}"
 
 
-def _time(value: str | datetime | None) -> str | None:
+def time_text(value: str | datetime | None) -> str | None:
     """Return a time as RFC 3339 in UTC."""
     if isinstance(value, str):
         # As SQLite has it: `2026-01-31 08:00:00.000000`.

@@ -71,7 +71,7 @@ def test_a_file_is_whole_or_as_it_was(aiproxyd, records, tmp_path: Path, monkeyp
     file = tmp_path / "all.csv"
     file.write_text("before")
 
-    def fail(_record: object) -> dict[str, object]:
+    def fail(_page: object) -> dict[str, object]:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(export, "flat", fail)

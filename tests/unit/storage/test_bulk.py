@@ -1,0 +1,144 @@
+"""Twin of aiproxyd/storage/bulk.py: what it reads is, written down, what the ordinary reading gives."""
+
+import datetime as dt
+import random
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import JSON, Boolean, Float, Integer, Table
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from aiproxyd.commands import export
+from aiproxyd.exceptions import AiproxydError
+from aiproxyd.storage.bulk import Record
+from aiproxyd.storage.listing import bulk_page, list_page
+from aiproxyd.storage.selection import Selection
+from aiproxyd.storage.store import Store
+from aiproxyd.storage.tables import (
+    UtcDateTime,
+    interceptions,
+    model_thoughts,
+    token_usages,
+    tool_usages,
+    user_prompts,
+    users,
+)
+
+COUNT = 60
+_TEXTS = ("", "null", "{}", "=1+1", 'a "b" \\', "ä\n\t\u2028 \U0001f980", "\x01\x7f", "2026-01-31 08:00:00.000000", "x" * 3000)
+_NUMBERS = (0, 1, 17, 2**31 - 1)
+_SECONDS = (0.0, 0.1, 1e-7, 1e22, 12345.678901, 1 / 3)
+_DOCUMENTS = ({}, {"a": "ä\n"}, {"b": [1, 2.5, None, True], "a": {"z": "<&>"}}, {"Ω": -0.5})
+
+
+def _value(column: Any, chance: random.Random) -> Any:
+    if column.nullable and chance.random() < 0.3:
+        return None
+    match column.type:
+        case UtcDateTime():
+            micros = chance.choice((0, 0, 1, 500_000, 999_999, 120_000))
+            day = dt.datetime(chance.choice((1, 1969, 2026, 9998)), 1, 31, 8, tzinfo=dt.UTC)
+            return day + dt.timedelta(seconds=chance.randrange(3), microseconds=micros)
+        case Boolean():
+            return chance.random() < 0.5
+        case Integer():
+            return chance.choice(_NUMBERS)
+        case Float():
+            return chance.choice(_SECONDS)
+        case JSON():
+            return chance.choice(_DOCUMENTS)
+        case _:
+            return chance.choice(_TEXTS)
+
+
+def _row(table: Table, chance: random.Random, **known: object) -> dict[str, Any]:
+    return {column.name: _value(column, chance) for column in table.c if column.name not in known} | known
+
+
+async def _fill(store: Store, chance: random.Random) -> None:
+    """Put rows into the tables that ingest would never write, but the database allows."""
+
+    async def insert(connection: AsyncConnection) -> int:
+        rows: dict[Table, list[dict[str, Any]]] = {
+            users: [_row(users, chance, id=f"u{n}", token_sha256=None) for n in range(3)]
+        }
+        for table in (interceptions, token_usages, user_prompts, tool_usages, model_thoughts):
+            rows[table] = []
+        for number in range(COUNT):
+            id_ = f"{chance.getrandbits(32):08x}-{number} 'ä"
+            rows[interceptions].append(_row(interceptions, chance, id=id_, initiator_id=f"u{chance.randrange(4)}"))
+            if chance.random() < 0.5:
+                rows[user_prompts].append(_row(user_prompts, chance, interception_id=id_))
+            for table in (token_usages, tool_usages, model_thoughts):
+                places = chance.sample(range(12), chance.choice((0, 1, 1, 3, 11)))
+                rows[table] += [_row(table, chance, interception_id=id_, position=place) for place in places]
+        for table, made in rows.items():
+            await connection.execute(table.insert(), made)
+        return COUNT
+
+    await store.write_timed(insert)
+
+
+async def _both(store: Store, selection: Selection, **page: Any) -> tuple[list[dict[str, Any]], list[Record]]:
+    plain = await store.read(lambda c: list_page(c, selection, **page))
+    return plain, await store.read(lambda c: bulk_page(c, selection, **page))
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_structs_encode_to_what_ordinary_records_encode_to(store: Store, seed: int) -> None:
+    await _fill(store, random.Random(seed))
+    plain, bulk = await _both(store, Selection(), limit=1000)
+    assert len(bulk) == COUNT
+    for expected, record in zip(plain, bulk, strict=True):
+        # As text, which has the order of keys too.
+        assert repr(msgspec.json.decode(msgspec.json.encode(record))) == repr(
+            msgspec.json.decode(msgspec.json.encode(expected))
+        )
+        assert (type(record.streaming), type(record.has_prompt)) == (bool, bool)
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_flat_rows_are_those_of_ordinary_records(store: Store, seed: int) -> None:
+    await _fill(store, random.Random(seed))
+    plain, bulk = await _both(store, Selection(), limit=1000)
+    rows = list(export.flat(bulk))
+    metadata = export.COLUMNS.index("metadata")
+    for expected, row, record in zip(export.flat(plain), rows, plain, strict=True):
+        assert row[:metadata] == expected[:metadata]
+        assert msgspec.json.decode(row[metadata]) == msgspec.json.decode(expected[metadata])
+        named = dict(zip(export.COLUMNS, row, strict=True))
+        costs = [usage["cost_micros"] for usage in record["token_usages"] if usage["cost_micros"] is not None]
+        assert named["cost_micros"] == (sum(costs) if costs else None)
+        assert named["input_tokens"] == sum(usage["input_tokens"] for usage in record["token_usages"])
+        assert named["tool_calls"] == len(record["tool_usages"])
+        assert (named["started_at"], named["ended_at"]) == (record["started_at"], record["ended_at"])
+        assert (named["id"], named["user"]) == (record["id"], record["initiator"]["username"])
+
+
+async def test_pages_and_conditions_are_those_of_lists(store: Store) -> None:
+    await _fill(store, random.Random(7))
+    ids: list[str] = []
+    while True:
+        plain, bulk = await _both(store, Selection(), limit=7, after_id=ids[-1] if ids else "")
+        assert [record.id for record in bulk] == [record["id"] for record in plain]
+        if not bulk:
+            break
+        ids += [record.id for record in bulk]
+    assert len(set(ids)) == len(ids) == COUNT
+    for selection in (
+        Selection(initiator="u1"),
+        Selection(model="=1+1"),
+        Selection(started_after=dt.datetime(2026, 1, 1, tzinfo=dt.UTC)),
+        Selection(started_before=dt.datetime(1970, 1, 1, tzinfo=dt.UTC), client="{}"),
+        Selection(outcome="null"),
+    ):
+        plain, bulk = await _both(store, selection, limit=1000)
+        assert [record.id for record in bulk] == [record["id"] for record in plain]
+    with pytest.raises(LookupError):
+        await store.read(lambda c: bulk_page(c, Selection(), after_id="nobody"))
+
+
+def test_an_answer_that_is_no_record_is_said_in_a_sentence() -> None:
+    with pytest.raises(AiproxydError, match="no record"):
+        Record.of({"id": "a"})
