@@ -72,9 +72,10 @@ class Forget(_Message, frozen=True, tag="forget"):
 
 
 class Revoked(_Message, frozen=True, tag="revoked"):
-    """Down: these principals may not use the proxy any more; close what they have open."""
+    """Down: these may not use the proxy any more; close what they have open."""
 
-    principal_ids: tuple[str, ...]
+    holders: tuple[str, ...]
+    """See `Principal.holder`."""
 
 
 class Ready(_Message, frozen=True, tag="ready"):
@@ -102,6 +103,12 @@ class Authenticate(_Message, frozen=True, tag="authenticate"):
     credential: str
 
 
+class Holding(_Message, frozen=True, tag="holding"):
+    """Up: sessions with something open here, all of them. Sent when it is not what it was."""
+
+    sessions: frozenset[str]
+
+
 class KeyMarked(_Message, frozen=True, tag="key_marked"):
     """Up: a provider does not take a key any more, or not now. Down, to every other worker: the same."""
 
@@ -111,7 +118,19 @@ class KeyMarked(_Message, frozen=True, tag="key_marked"):
 
 
 Message = (
-    Configure | Propose | Adopt | Drain | Answer | Forget | Revoked | Ready | Accepted | Rejected | Authenticate | KeyMarked
+    Configure
+    | Propose
+    | Adopt
+    | Drain
+    | Answer
+    | Forget
+    | Revoked
+    | Ready
+    | Accepted
+    | Rejected
+    | Authenticate
+    | Holding
+    | KeyMarked
 )
 
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)

@@ -227,6 +227,7 @@ class Control:
             keep_statistics(self._store),
             prune(self._store, self._ages),
             watch_revocations(self._store, self._configured_tokens, self._supervisor.revoke),
+            self._identity.watch(self._supervisor.sessions, self._supervisor.revoke),
         )
         for endless in (self._watch(journal), self._reloader.watch(), *kept):
             stack.callback(asyncio.ensure_future(endless).cancel)

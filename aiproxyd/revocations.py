@@ -29,17 +29,21 @@ async def watch_revocations(
         revoke: Closes what they have open.
     """
     before: set[tuple[str, str]] | None = None
+    revoked_before: set[tuple[str, str]] = set()
     while True:
         try:
-            stored = {(user.id, user.created_at.isoformat()) for user in await store.list_users() if user.revoked_at is None}
+            users = await store.list_users()
         except StorageError as exc:
             # Nobody can be asked who is whose, and nobody new is let in; what stands, stands.
             log.debug("users cannot be looked at", error=str(exc))
         else:
+            stored = {(user.id, user.created_at.isoformat()) for user in users if user.revoked_at is None}
+            # Besides those who were seen with a token: who was made and revoked between two looks was never among them.
+            revoked = {(user.id, user.revoked_at.isoformat()) for user in users if user.revoked_at is not None}
             now = stored | set(configured())
-            gone = {id_ for id_, _ in before - now} if before is not None else set()
+            gone = {id_ for id_, _ in (before - now) | (revoked - revoked_before)} if before is not None else set()
             if gone:
                 log.info("connections of users without a token are closed", users=len(gone))
                 revoke(gone)
-            before = now
+            before, revoked_before = now, revoked
         await asyncio.sleep(LOOK_SECONDS)

@@ -25,6 +25,7 @@ from aiproxyd.channel import (
     Configure,
     Drain,
     Forget,
+    Holding,
     KeyMarked,
     Message,
     Propose,
@@ -69,6 +70,8 @@ class WorkerProcess:
         self.objection: tuple[int, asyncio.Future[str | None]] | None = None
         """Number of the proposal that is open, and what the worker has against it: nothing, or a sentence; None when it died."""
         self.started_at = time.monotonic()
+        self.sessions: frozenset[str] = frozenset()
+        """Those with something open in it."""
 
 
 class Supervisor:
@@ -169,10 +172,14 @@ class Supervisor:
         """Make every worker ask again for every credential."""
         self._tell(Forget())
 
-    def revoke(self, principal_ids: Iterable[str]) -> None:
-        """Make every worker close what these principals have open, and ask again for every credential."""
+    def revoke(self, holders: Iterable[str]) -> None:
+        """Make every worker close what these have open (see `Principal`), and ask again for every credential."""
         self._tell(Forget())
-        self._tell(Revoked(principal_ids=tuple(principal_ids)))
+        self._tell(Revoked(holders=tuple(holders)))
+
+    def sessions(self) -> set[str]:
+        """Return the sessions that have something open in a worker, as far as they told."""
+        return set().union(*(worker.sessions for worker in self._workers.values()))
 
     async def stop(self, timeout_seconds: float) -> None:
         """Drain every worker; kill those that are still there when the time is over.
@@ -296,6 +303,8 @@ class Supervisor:
                     task = asyncio.ensure_future(self._answer(worker, message))
                     self._answers.add(task)
                     task.add_done_callback(self._answers.discard)
+                case Holding(sessions=sessions):
+                    worker.sessions = sessions
                 case KeyMarked():
                     self._key_marked(message)
                     self._tell(message, but=worker)

@@ -36,6 +36,7 @@ from aiproxyd.channel import (
     Configure,
     Drain,
     Forget,
+    Holding,
     KeyMarked,
     Propose,
     Ready,
@@ -64,6 +65,9 @@ from aiproxyd.model.credential import ProviderKeys
 from aiproxyd.model.observation import WorkerStarted
 from aiproxyd.telemetry.logs import configure_logging, secrets
 from aiproxyd.upstream import UpstreamRules, Upstreams
+
+# How often control hears whose sessions are in use, where that changes.
+SESSIONS_SECONDS = 1.0
 
 log = structlog.get_logger("aiproxyd.worker")
 
@@ -115,9 +119,10 @@ class Worker:
         try:
             await self._start(config, first)
             self._channel.send(Ready())
-            conversation = self._start_task(self._converse())
+            endless = [self._start_task(self._converse()), self._start_task(self._tell_sessions())]
             await self._over.wait()
-            conversation.cancel()
+            for task in endless:
+                task.cancel()
             if self._fault is not None:
                 raise self._fault
             await self._engine.close()
@@ -196,9 +201,9 @@ class Worker:
                     self._identity.answered(message)
                 case Forget():
                     self._identity.forget()
-                case Revoked(principal_ids=principal_ids):
-                    self._front.revoke(frozenset(principal_ids))
-                    self._engine.revoke(frozenset(principal_ids))
+                case Revoked(holders=holders):
+                    self._front.revoke(frozenset(holders))
+                    self._engine.revoke(frozenset(holders))
                 case Propose(revision=revision):
                     self._prepared = self._prepare(revision, message.configuration)
                     if self._prepared is not None:
@@ -218,6 +223,16 @@ class Worker:
         log.warning("control is gone; finishing streams")
         self._identity.lose_control()
         self._drain(self._config.drain_timeout_seconds)
+
+    async def _tell_sessions(self) -> None:
+        """Let control know whose sessions are in use, so that it goes on asking for those and no others. Endless."""
+        told: frozenset[str] = frozenset()
+        while True:
+            await asyncio.sleep(SESSIONS_SECONDS)
+            sessions = frozenset(self._front.sessions() | self._engine.sessions())
+            if sessions != told:
+                told = sessions
+                self._channel.send(Holding(sessions=sessions))
 
     def _use_keys(self, keys: Mapping[str, ProviderKeys], rules: Mapping[str, UpstreamRules], generation: int) -> None:
         """Use the keys and rules of a configuration, and keep the keys out of the log."""

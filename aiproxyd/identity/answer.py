@@ -1,5 +1,7 @@
 """What a source of identities says about a credential, and how it says that it cannot say."""
 
+import asyncio
+
 import msgspec
 
 from aiproxyd.exceptions import AiproxydError
@@ -25,9 +27,21 @@ class SourceUnavailable(AiproxydError):
         """
         Args:
             source: `users`, `coder` or `jwt`.
-            reason: A word for metrics: `timeout`, `unreachable`, `status`, `malformed`, `busy`, `store`.
+            reason: A word for metrics: `timeout`, `unreachable`, `status`, `malformed`, `busy`, `replaced`.
             sentence: For the log. No credential is part of it.
         """
         super().__init__(sentence)
         self.source = source
         self.reason = reason
+
+
+async def answered[Answer](question: asyncio.Task[Answer], source: str) -> Answer:
+    """Return the answer of a question that others may wait for as well: who leaves does not take it from them.
+
+    Raises:
+        SourceUnavailable: The source was closed with the question open.
+    """
+    await asyncio.wait([question])
+    if question.cancelled():
+        raise SourceUnavailable(source, "replaced", "the configuration changed with the question open")
+    return question.result()

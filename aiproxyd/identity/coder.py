@@ -7,6 +7,9 @@ Facts:
 Strategy: a good answer is good for `cache_seconds` from the moment of the question, here and in workers together, so a revocation takes
 effect within it. One that is used in its second half is asked for again meanwhile, so that nobody who works waits. What is remembered is
 keyed by digest.
+
+A connection lives longer than an answer. So the tokens of those who have something open are kept, and asked for again and again
+(`recheck`); the deployment's no is a revocation, its silence is not: what stands, stands.
 """
 
 import asyncio
@@ -15,14 +18,15 @@ import re
 import time
 import uuid
 from collections import OrderedDict
+from collections.abc import Collection
 
 import msgspec
 import structlog
 
 from aiproxyd.config.identity import CoderAuthConfig
-from aiproxyd.identity.answer import NOBODY, Identified, SourceUnavailable
+from aiproxyd.identity.answer import NOBODY, Identified, SourceUnavailable, answered
 from aiproxyd.identity.web import Service
-from aiproxyd.model.principal import Principal
+from aiproxyd.model.principal import Principal, session_of
 
 log = structlog.get_logger("aiproxyd.identity")
 
@@ -30,6 +34,16 @@ SOURCE = "coder"
 
 # Answers that are remembered; about 300 bytes each.
 MAX_REMEMBERED = 8192
+
+# Beyond the time of its answer, a token is kept so long without a connection being seen: one that is just begun has to dial first.
+KEPT_SECONDS = 60.0
+
+# An answer is asked for again when this part of its time is over, but not more often than once in so many seconds.
+_RECHECK_PART = 0.5
+_RECHECK_FLOOR_SECONDS = 1.0
+
+# Questions of `recheck` that are open at once; the others are for those who wait at the door.
+_RECHECKS_AT_ONCE = 8
 
 # A user has a handful; more are cut.
 MAX_GROUPS = 100
@@ -59,6 +73,16 @@ class _Remembered(msgspec.Struct, frozen=True):
     until: float
 
 
+class _Kept(msgspec.Struct):
+    credential: str
+    digest: bytes
+    used_at: float
+    """When it came, or was last seen to have something open."""
+
+    def __repr__(self) -> str:
+        return "_Kept()"  # the credential is a secret
+
+
 class CoderDeployment:
     """A source of identities."""
 
@@ -68,6 +92,8 @@ class CoderDeployment:
             ConfigError: The CA file cannot be used.
         """
         self._config = config
+        self._kept: dict[str, _Kept] = {}
+        """By session."""
         self._service = Service(
             SOURCE, setting="auth.coder.ca_file", ca_file=config.ca_file, timeout_seconds=config.timeout_seconds
         )
@@ -87,10 +113,57 @@ class CoderDeployment:
         now = time.monotonic()
         found = self._remembered.get(digest)
         if found is None or found.until <= now:
-            found = await asyncio.shield(self._question(digest, credential))
+            found = await answered(self._question(digest, credential), SOURCE)
         elif found.principal is not None and now > (found.asked_at + found.until) / 2:
             self._question(digest, credential)
+        if found.principal is not None:
+            self._kept[found.principal.session] = _Kept(credential, digest, now)
         return Identified(found.principal, max(0.0, found.until - time.monotonic()))
+
+    def adopt(self, before: "CoderDeployment") -> None:
+        """Go on asking for the tokens that `before` knows, where it is the same deployment under another configuration."""
+        self._kept = before.kept_for(self._config.url)
+
+    def kept_for(self, url: str | None) -> dict[str, _Kept]:
+        """Return what is known of sessions, for whoever asks at `url` from now on. A token goes to no other place."""
+        return self._kept if url == self._config.url else {}
+
+    async def recheck(self, sessions: Collection[str]) -> set[str]:
+        """Ask again for those of `sessions` whose answer becomes old, and return those who are nobody's any more.
+
+        Among them are sessions that are not known here: those of another deployment.
+        """
+        now = time.monotonic()
+        over = set()
+        due = []
+        for session in sessions:
+            kept = self._kept.get(session)
+            if kept is None:
+                over.add(session)
+                continue
+            kept.used_at = now
+            remembered = self._remembered.get(kept.digest)
+            age = max(_RECHECK_FLOOR_SECONDS, self._config.cache_seconds * _RECHECK_PART)
+            if remembered is None or remembered.principal is None or remembered.asked_at + age <= now:
+                due.append((session, kept))
+        for session, kept in list(self._kept.items()):
+            if now - kept.used_at > self._config.cache_seconds + KEPT_SECONDS:
+                del self._kept[session]
+        turn = asyncio.Semaphore(_RECHECKS_AT_ONCE)
+
+        async def ask(session: str, kept: _Kept) -> None:
+            async with turn:
+                try:
+                    answer = await answered(self._question(kept.digest, kept.credential), SOURCE)
+                except SourceUnavailable as exc:
+                    log.debug("a session cannot be checked", error=str(exc))
+                    return
+            if answer.principal is None:
+                over.add(session)
+                self._kept.pop(session, None)
+
+        await asyncio.gather(*(ask(session, kept) for session, kept in due))
+        return over
 
     async def close(self) -> None:
         """Let go of open questions and connections."""
@@ -102,7 +175,7 @@ class CoderDeployment:
         """Return the question about a credential, asked now unless it is open already."""
         question = self._asking.get(digest)
         if question is None:
-            question = self._asking[digest] = asyncio.ensure_future(self._ask(credential))
+            question = self._asking[digest] = asyncio.ensure_future(self._ask(digest, credential))
             question.add_done_callback(lambda done: self._close(digest, done))
         return question
 
@@ -116,13 +189,13 @@ class CoderDeployment:
         if len(self._remembered) > MAX_REMEMBERED:
             self._remembered.popitem(last=False)
 
-    async def _ask(self, credential: str) -> _Remembered:
+    async def _ask(self, digest: bytes, credential: str) -> _Remembered:
         asked_at = time.monotonic()
-        principal = await self._user(credential)
+        principal = await self._user(credential, session_of(digest))
         seconds = self._config.negative_cache_seconds if principal is None else self._config.cache_seconds
         return _Remembered(principal, asked_at, asked_at + seconds)
 
-    async def _user(self, credential: str) -> Principal | None:
+    async def _user(self, credential: str, session: str) -> Principal | None:
         headers = {"coder-session-token": credential}
         status, body = await self._service.get(f"{self._config.url}/api/v2/users/me", headers)
         if status == 401:
@@ -136,7 +209,7 @@ class CoderDeployment:
             raise SourceUnavailable(SOURCE, "malformed", f"{self._config.url} answered what is no user: {exc}") from exc
         if not user.username or user.status == "suspended":
             return None
-        return Principal(user.id, user.username, await self._groups_of(user.id, headers), evidence=SOURCE)
+        return Principal(user.id, user.username, await self._groups_of(user.id, headers), evidence=SOURCE, session=session)
 
     async def _groups_of(self, user_id: str, headers: dict[str, str]) -> tuple[str, ...]:
         if not self._has_groups:

@@ -17,7 +17,7 @@ from jwt import PyJWK
 
 from aiproxyd.config.identity import JwtAuthConfig
 from aiproxyd.exceptions import ConfigError
-from aiproxyd.identity.answer import SourceUnavailable
+from aiproxyd.identity.answer import SourceUnavailable, answered
 from aiproxyd.identity.web import Service
 
 log = structlog.get_logger("aiproxyd.identity")
@@ -99,7 +99,7 @@ class KeySet:
         fetch = self._fetch()
         if fetch is None:
             raise SourceUnavailable(SOURCE, "unreachable", f"the keys of {self._url} could not be fetched a moment ago")
-        await asyncio.shield(fetch)
+        await answered(fetch, SOURCE)
 
     def _fetch(self) -> asyncio.Task[None] | None:
         if self._fetching is None and self._may_fetch():

@@ -6,8 +6,11 @@ is a token that only we make. Each credential is shown to as few as possible: a 
 Fails closed: a source that cannot answer is an error and not a no, also when another one could still be asked.
 """
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+
+import structlog
 
 from aiproxyd.config.schema import AuthConfig
 from aiproxyd.exceptions import StorageError
@@ -18,7 +21,12 @@ from aiproxyd.identity.signed_tokens import SignedTokens, is_signed_token
 from aiproxyd.identity.users import MAX_TOKEN_CHARACTERS, Identity, PrincipalStore
 from aiproxyd.model.principal import TOKEN_PREFIX
 
+log = structlog.get_logger("aiproxyd.identity")
+
 USERS = "users"
+
+# How often those are looked at who have something open; with the age of an answer and the way to the workers it stays below five seconds.
+RECHECK_SECONDS = 1.0
 
 type Asked = Callable[[str, float, str], None]
 """Told of each question: the source, its seconds, and the reason of a failure or an empty string."""
@@ -63,7 +71,26 @@ class Sources:
         """Use another configuration with its sources, and return those before it, to be closed."""
         self._users.replace_users(config.users)
         before, self._remote = self._remote, remote
+        if remote.coder is not None and before.coder is not None:
+            remote.coder.adopt(before.coder)
         return before
+
+    async def watch(self, sessions: Callable[[], Collection[str]], revoke: Callable[[set[str]], None]) -> None:
+        """Call `revoke` with the sessions that end elsewhere while they have something open here. Endless.
+
+        Args:
+            sessions: Returns those that have something open.
+            revoke: Closes what they have open.
+        """
+        while True:
+            await asyncio.sleep(RECHECK_SECONDS)
+            held = sessions()
+            remote = self._remote
+            # Whose deployment is not configured any more, nobody vouches for.
+            over = await remote.coder.recheck(held) if remote.coder is not None else set(held)
+            if over and remote is self._remote:
+                log.info("connections of sessions that ended are closed", sessions=len(over))
+                revoke(over)
 
     async def identify(self, credential: str) -> Identified:
         """Return whose credential it is.
@@ -71,12 +98,21 @@ class Sources:
         Raises:
             AiproxydError: A source that has to say something cannot.
         """
+        while True:
+            remote = self._remote
+            try:
+                return await self._identify(credential, remote)
+            except SourceUnavailable:
+                if remote is self._remote:
+                    raise
+                # A reload closed it with the question open; the one in its place is asked.
+
+    async def _identify(self, credential: str, remote: RemoteSources) -> Identified:
         if not credential or len(credential) > MAX_TOKEN_CHARACTERS:
             return NOBODY
         configured = self._users.configured(credential)
         if configured is not None:
             return Identified(configured)
-        remote = self._remote
         if remote.signed is not None and is_signed_token(credential):
             return await self._ask(signed_tokens.SOURCE, remote.signed.identify(credential))
         started = time.monotonic()

@@ -61,6 +61,8 @@ class Service:
         Raises:
             SourceUnavailable: There is no whole answer.
         """
+        if self._client.is_closed:
+            raise SourceUnavailable(self._source, "replaced", f"{url} is not asked any more under this configuration")
         if self._asking >= MAX_CONNECTIONS + MAX_WAITING:
             raise SourceUnavailable(self._source, "busy", f"too many questions to {url} are open")
         self._asking += 1

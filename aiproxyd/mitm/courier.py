@@ -86,10 +86,10 @@ class Courier:
         self._is_draining = False
 
     @property
-    def principal_id(self) -> str:
-        """Whose the request is that is open; empty when none is."""
+    def holder(self) -> str:
+        """Whose the request is that is open (see `Principal`); empty when none is."""
         route = self._exchange.route if self._exchange is not None else None
-        return route.connection.principal.id if route is not None and route.connection is not None else ""
+        return route.connection.principal.holder if route is not None and route.connection is not None else ""
 
     # Life
 

@@ -159,11 +159,15 @@ class Engine:
             if not stays(connection):
                 handler.drain()
 
-    def revoke(self, principal_ids: Collection[str]) -> None:
-        """Close every connection of these principals at once."""
+    def revoke(self, holders: Collection[str]) -> None:
+        """Close every connection of these at once (see `Principal`)."""
         for id_, handler in list(self._handlers.items()):
-            if self._connections[id_].principal.id in principal_ids:
+            if self._connections[id_].principal.holder in holders:
                 handler.abort()
+
+    def sessions(self) -> set[str]:
+        """Return the sessions that have a connection here."""
+        return {session for id_ in self._handlers if (session := self._connections[id_].principal.session)}
 
     async def close(self) -> None:
         """Close every connection and tell the addons that it is over."""

@@ -9,7 +9,7 @@ import errno
 import logging
 import socket
 import ssl
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import Protocol
 
@@ -34,6 +34,7 @@ from aiproxyd.mitm.tunnel import PipePool, Tunnel
 from aiproxyd.model.authority import Authority
 from aiproxyd.model.head import Headers
 from aiproxyd.model.observation import TunnelClosed
+from aiproxyd.model.principal import is_session
 from aiproxyd.model.verdict import Verdict
 from aiproxyd.upstream import Upstreams
 
@@ -44,6 +45,9 @@ _ACCEPTS_PER_WAKE_UP = 32
 
 # How long accepting rests when there are no descriptors left, in seconds.
 _ACCEPT_PAUSE_SECONDS = 1.0
+
+# Of which it is known whom they were about. More within the time of one dial end connections of others that are just beginning.
+_REMEMBERED_REVOCATIONS = 256
 
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -165,6 +169,8 @@ class Front:
         # With the id of whose they are; empty where each request says it anew, or nobody does.
         self._pairs: dict[Pair | Tunnel | Courier, str] = {}
         self.revocations = 0
+        """How often `revoke` was called."""
+        self._revoked: deque[Collection[str]] = deque(maxlen=_REMEMBERED_REVOCATIONS)
         """How often somebody was revoked; who decides before one and connects after it decides again."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._emptied = asyncio.Event()
@@ -248,14 +254,29 @@ class Front:
             if isinstance(pair, Relay | Courier):
                 pair.drain()
 
-    def revoke(self, principal_ids: Collection[str]) -> None:
-        """Close every connection of these principals at once. Their open requests end as interrupted by the proxy."""
+    def revoke(self, holders: Collection[str]) -> None:
+        """Close every connection of these at once (see `Principal`). Their open requests end as interrupted by the proxy."""
         self.revocations += 1
-        for pair, principal_id in tuple(self._pairs.items()):
-            # On the reverse listener each request says whose it is.
-            whose = pair.principal_id if isinstance(pair, Courier) and not principal_id else principal_id
-            if whose in principal_ids:
+        self._revoked.append(holders)
+        for pair, holder in tuple(self._pairs.items()):
+            if self._holder_of(pair, holder) in holders:
                 pair.close("revoked", reset=True)
+
+    def was_revoked(self, holder: str, *, since: int) -> bool:
+        """Return whether connections of `holder` were closed since `revocations` was `since`; True when nobody knows any more."""
+        recent = self.revocations - since
+        if recent > len(self._revoked):
+            return True
+        return any(holder in self._revoked[-number] for number in range(1, recent + 1))
+
+    def sessions(self) -> set[str]:
+        """Return the sessions that have something open here."""
+        return {whose for pair, holder in self._pairs.items() if is_session(whose := self._holder_of(pair, holder))}
+
+    @staticmethod
+    def _holder_of(pair: Pair | Tunnel | Courier, holder: str) -> str:
+        # On the reverse listener each request says whose it is.
+        return pair.holder if isinstance(pair, Courier) and not holder else holder
 
     async def wait(self, timeout_seconds: float) -> bool:
         """Return whether everybody left within `timeout_seconds` after `drain`."""
@@ -351,13 +372,13 @@ class Front:
             return
         self.courier(connection, GatewayRouter(self)).start()
 
-    def courier(self, client: socket.socket, router: Router, principal_id: str = "") -> Courier:
+    def courier(self, client: socket.socket, router: Router, holder: str = "") -> Courier:
         """Return a courier for a client's connection, which is counted among the connected until it closed.
 
         Args:
             client: Connected and non-blocking.
             router: Finds the route of each request.
-            principal_id: Whose connection it is; empty where each request says whose it is.
+            holder: Whose connection it is (see `Principal`); empty where each request says whose it is.
         """
 
         def closed(_reason: str) -> None:
@@ -374,7 +395,7 @@ class Front:
             deadlines=self.deadlines,
             on_closed=closed,
         )
-        self.keep(courier, principal_id)
+        self.keep(courier, holder)
         return courier
 
     def forget(self, inbound: Inbound) -> None:
@@ -394,21 +415,21 @@ class Front:
             log.error("a connection was closed because its handling failed", exc_info=fault)
         self._note_if_empty()
 
-    def keep(self, pair: Pair | Tunnel | Courier, principal_id: str = "") -> None:
+    def keep(self, pair: Pair | Tunnel | Courier, holder: str = "") -> None:
         """Count `pair` among the connected until `leave`.
 
         Args:
             pair: What carries the connection.
-            principal_id: Whose it is.
+            holder: Whose it is (see `Principal`).
         """
-        self._pairs[pair] = principal_id
+        self._pairs[pair] = holder
 
     def leave(self, pair: Pair | Tunnel | Courier) -> None:
         """`pair` closed."""
         self._pairs.pop(pair, None)
         self._note_if_empty()
 
-    def open_tunnel(self, client: socket.socket, upstream: socket.socket, authority: Authority, principal_id: str = "") -> None:
+    def open_tunnel(self, client: socket.socket, upstream: socket.socket, authority: Authority, holder: str = "") -> None:
         """Let the kernel move bytes between two sockets until both are done."""
         started = self.reporter.monotonic()
 
@@ -424,7 +445,7 @@ class Front:
             idle_timeout_seconds=self.settings.tunnel_idle_timeout_seconds,
             on_closed=closed,
         )
-        self.keep(tunnel, principal_id)
+        self.keep(tunnel, holder)
 
     def tell_tunnel_closed(self, pair: Pair | Tunnel, authority: Authority, reason: str, started: float) -> None:
         """Report the end of what was tunnelled.

@@ -244,16 +244,16 @@ class Inbound:
             self._tell(verdict, authority, 502, decide_seconds, dial_seconds, reason=f"dial_{exc.reason}")
             self._turn_away(request, answer)
             return
-        if self._front.revocations != revocations:
-            # Somebody was revoked while we dialled, perhaps this one. It is rare, and another try is decided anew.
+        if self._front.was_revoked(_holder(verdict), since=revocations):
+            # While we dialled. Another try is decided anew.
             upstream.close()
             self._tell(verdict, authority, 503, decide_seconds, reporter.monotonic() - dialled, reason="revocation")
-            self._turn_away(request, plain_answer(503, "Service Unavailable", "users have just changed; try again"))
+            self._turn_away(request, plain_answer(503, "Service Unavailable", "the user has just changed; try again"))
             return
         try:
             self._tell(verdict, authority, 200, decide_seconds, reporter.monotonic() - dialled)
             if head.method != "CONNECT" and not self._is_closed:
-                self._exchange(request, authority, upstream, proxy, principal_id=_principal_id(verdict))
+                self._exchange(request, authority, upstream, proxy, holder=_holder(verdict))
             else:
                 self._connect(request, verdict, destination, authority, upstream)
         except BaseException:
@@ -277,7 +277,7 @@ class Inbound:
 
     def _tunnel(self, verdict: Verdict, authority: Authority, upstream: socket.socket) -> None:
         if self._say(CONNECTED):
-            self._front.open_tunnel(self._leave(), upstream, authority, _principal_id(verdict))
+            self._front.open_tunnel(self._leave(), upstream, authority, _holder(verdict))
         else:
             upstream.close()
             self.close()
@@ -321,7 +321,7 @@ class Inbound:
         client = self._leave()
         rules = front.upstreams.of(provider.name).rules
         if not rules.is_plain:
-            courier = front.courier(client, ConnectRouter(front, connection, token), connection.principal.id)
+            courier = front.courier(client, ConnectRouter(front, connection, token), connection.principal.holder)
             courier.adopt(upstream, destination)
             courier.secure(context, authority.host)
             if front.is_draining:
@@ -344,7 +344,7 @@ class Inbound:
             deadlines=front.deadlines,
             on_closed=closed,
         )
-        front.keep(relay, connection.principal.id)
+        front.keep(relay, connection.principal.holder)
         try:
             relay.secure(context, front.upstream_tls)
         except BaseException:
@@ -360,7 +360,7 @@ class Inbound:
         upstream: socket.socket,
         proxy: UpstreamProxy | None,
         *,
-        principal_id: str,
+        holder: str,
     ) -> None:
         front = self._front
         client = self._leave()
@@ -383,7 +383,7 @@ class Inbound:
             on_done=done,
             on_proxy_challenge=proxy.refused_credentials if proxy is not None else None,
         )
-        front.keep(exchange, principal_id)
+        front.keep(exchange, holder)
         if proxy is None:
             outgoing = for_origin(request.raw, request.head, request.target)
         else:
@@ -489,5 +489,5 @@ def _token_of(head: RequestHead) -> str:
     return (token_of(fields[0]) or "") if len(fields) == 1 else ""
 
 
-def _principal_id(verdict: Verdict) -> str:
-    return verdict.principal.id if verdict.principal is not None else ""
+def _holder(verdict: Verdict) -> str:
+    return verdict.principal.holder if verdict.principal is not None else ""

@@ -22,6 +22,27 @@ class Principal(msgspec.Struct, frozen=True):
     groups: tuple[str, ...] = ()
     evidence: str = "token"
     """How we know: `token`, `coder`, `jwt`, `network`, or `none` (authentication is off)."""
+    session: str = ""
+    """Which credential of the user's it was, where each ends by itself; no secret. Empty where the user as a whole is revoked."""
+
+    @property
+    def holder(self) -> str:
+        """What open connections are found by when they are to end: the session, or else the user."""
+        return self.session or self.id
+
+
+# No UUID begins like that.
+_SESSION_PREFIX = "session:"
+
+
+def session_of(digest: bytes) -> str:
+    """Return the name of the session whose credential has this SHA-256. Not enough of it to find the credential."""
+    return _SESSION_PREFIX + digest[:12].hex()
+
+
+def is_session(holder: str) -> bool:
+    """Return whether a holder is a session, and not a user."""
+    return holder.startswith(_SESSION_PREFIX)
 
 
 def id_of_name(name: str) -> str:

@@ -41,6 +41,13 @@ async def test_revoked_users_and_those_with_another_token_are_told_and_nobody_el
         assert await asyncio.wait_for(told.get(), 30) == {id_of_name("alice")}
         await store.add_user("alice", ())
         await look_again()
+        # Between two looks, of which none sees the user with a token.
+        monkeypatch.setattr(revocations, "LOOK_SECONDS", 1.0)
+        await look_again()
+        await store.add_user("mallory", ())
+        await store.revoke_user("mallory")
+        monkeypatch.setattr(revocations, "LOOK_SECONDS", 0.01)
+        assert await asyncio.wait_for(told.get(), 30) == {id_of_name("mallory")}
         configured[id_of_name("bob")] = "3"
         assert await asyncio.wait_for(told.get(), 30) == {id_of_name("bob")}
         del configured[id_of_name("eve")]

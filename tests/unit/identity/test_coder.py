@@ -1,6 +1,7 @@
 """The users of a Coder deployment, asked for over real TLS."""
 
 import asyncio
+import hashlib
 
 import pytest
 
@@ -8,7 +9,7 @@ from aiproxyd.config.identity import CoderAuthConfig
 from aiproxyd.exceptions import ConfigError
 from aiproxyd.identity.answer import SourceUnavailable
 from aiproxyd.identity.coder import CoderDeployment
-from aiproxyd.model.principal import Principal
+from aiproxyd.model.principal import Principal, session_of
 from tests.support.identity_service import IdentityService
 
 TOKEN = "abcdefghij-0123456789abcdefghijkl"
@@ -42,7 +43,10 @@ async def deployment(service):
 async def test_a_session_token_is_its_users(service, deployment):
     id_ = service.add_user(TOKEN, "carol", "eng")
     answer = await deployment().identify(TOKEN)
-    assert answer.principal == Principal(id_, "carol", (), evidence="coder")
+    assert answer.principal == Principal(
+        id_, "carol", (), evidence="coder", session=session_of(hashlib.sha256(TOKEN.encode()).digest())
+    )
+    assert TOKEN not in repr(answer)
     assert 0 < answer.fresh_seconds <= 5
     assert service.questions == ["/api/v2/users/me"]
 
@@ -173,3 +177,78 @@ def test_a_ca_file_that_cannot_be_used_is_a_mistake(tmp_path):
             file.write_bytes(content)
         with pytest.raises(ConfigError, match=r"auth.coder.ca_file: .*roots.pem cannot be used"):
             CoderDeployment(CoderAuthConfig(url="https://127.0.0.1", ca_file=file))
+
+
+async def _session(coder, token=TOKEN):
+    return (await coder.identify(token)).principal.session
+
+
+async def test_a_session_with_something_open_is_asked_for_again_and_its_end_is_told_once(service, deployment):
+    service.add_user(TOKEN, "carol")
+    other = TOKEN[::-1]
+    service.add_user(other, "carol")
+    coder = deployment(cache_seconds=0)
+    sessions = {await _session(coder), await _session(coder, other)}
+    assert len(sessions) == 2, "each token of a user ends by itself"
+    assert await coder.recheck(sessions) == set()
+    assert len(service.questions) == 2, "an answer that is young enough is not asked for again"
+    del service.users[TOKEN]
+    over = set()
+    async with asyncio.timeout(30):
+        while not over:
+            over = await coder.recheck(sessions)
+            await asyncio.sleep(0.05)
+    assert over == {session_of(hashlib.sha256(TOKEN.encode()).digest())}
+    assert await coder.recheck(sessions - over) == set()
+
+
+async def test_a_deployment_that_is_silent_ends_no_session(service, deployment, monkeypatch):
+    monkeypatch.setattr("aiproxyd.identity.coder._RECHECK_FLOOR_SECONDS", 0.0)
+    service.add_user(TOKEN, "carol")
+    coder = deployment(cache_seconds=0)
+    session = await _session(coder)
+    service.answers_with = 500
+    assert await coder.recheck({session}) == set()
+    service.answers_with = None
+    assert await coder.recheck({session}) == set()
+    service.answers_with = 401
+    assert await coder.recheck({session}) == {session}
+
+
+async def test_a_session_that_nobody_vouched_for_is_over(deployment):
+    assert await deployment().recheck({"session:of-another"}) == {"session:of-another"}
+
+
+async def test_a_token_without_connections_is_not_kept_for_ever(service, deployment, monkeypatch):
+    monkeypatch.setattr("aiproxyd.identity.coder.KEPT_SECONDS", 0.0)
+    service.add_user(TOKEN, "carol")
+    coder = deployment(cache_seconds=0)
+    session = await _session(coder)
+    assert await coder.recheck(set()) == set()
+    assert await coder.recheck({session}) == {session}
+
+
+async def test_sessions_of_the_same_deployment_are_known_to_another_configuration_of_it_alone(service, deployment):
+    service.add_user(TOKEN, "carol")
+    before, same = deployment(), deployment(cache_seconds=60)
+    session = await _session(before)
+    same.adopt(before)
+    assert await same.recheck({session}) == set()
+    elsewhere = CoderDeployment(CoderAuthConfig(url="https://127.0.0.2:1"))
+    elsewhere.adopt(same)
+    assert await elsewhere.recheck({session}) == {session}
+    await elsewhere.close()
+
+
+async def test_a_question_that_is_open_at_the_end_says_so(service, deployment):
+    service.hangs = True
+    coder = deployment()
+    asking = asyncio.ensure_future(coder.identify(TOKEN))
+    async with asyncio.timeout(30):
+        while not service.questions:
+            await asyncio.sleep(0.01)
+    await coder.close()
+    for question in (asking, coder.identify(TOKEN)):
+        with pytest.raises(SourceUnavailable) as caught:
+            await question
+        assert caught.value.reason == "replaced"

@@ -312,3 +312,16 @@ async def test_nobody_is_accepted_while_there_are_no_descriptors_and_then_again(
         _, writer = await s.connect(f"{TUNNEL_HOST}:443")
         assert "accepting rests" in caplog.text
         writer.close()
+
+
+async def test_who_was_revoked_during_a_dial_is_known_and_in_doubt_it_is_everybody(tmp_path):
+    async with stage(tmp_path, answer_all) as s:
+        since = s.front.revocations
+        s.front.revoke({"1", "2"})
+        s.front.revoke({"3"})
+        assert [s.front.was_revoked(each, since=since) for each in ("1", "3", "4")] == [True, True, False]
+        assert not s.front.was_revoked("1", since=since + 1)
+        for _ in range(300):
+            s.front.revoke({"5"})
+        assert s.front.was_revoked("4", since=since)
+        assert not s.front.was_revoked("4", since=s.front.revocations)
