@@ -8,7 +8,16 @@ from typing import Annotated, Literal
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import msgspec
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, SecretStr, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PlainSerializer,
+    SecretStr,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
 from aiproxyd.config.section import Section, restart
 from aiproxyd.model.authority import Authority, parse_authority
@@ -69,22 +78,33 @@ def parse_proxy_url(text: str) -> ProxyUrl:
     return ProxyUrl(authority, parts.scheme == "https", authorization)
 
 
-def _from_elsewhere(value: object) -> object:
+class SecretOfFile(SecretStr):
+    """A secret that a file holds, which is watched for it."""
+
+    def __init__(self, secret: str, file: Path) -> None:
+        super().__init__(secret)
+        self.file = file
+
+
+def _from_elsewhere(value: object, validate: ValidatorFunctionWrapHandler) -> SecretStr:
     """Return what `{env: NAME}` or `{file: PATH}` leads to, and anything else as it is."""
-    if not isinstance(value, dict) or len(value) != 1:
-        return value
-    ((where, name),) = value.items()
-    if where == "env" and isinstance(name, str):
-        if not os.environ.get(name):
-            raise ValueError(f"the environment has no {name!r}")
-        return os.environ[name]
-    if where == "file" and isinstance(name, str):
-        try:
-            return Path(name).expanduser().read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as exc:
-            reason = exc.strerror if isinstance(exc, OSError) else "not UTF-8 text"
-            raise ValueError(f"{name} cannot be read: {reason}") from None
-    return value
+    secret: SecretStr
+    match value:
+        case {"env": str(name), **others} if not others:
+            if not os.environ.get(name):
+                raise ValueError(f"the environment has no {name!r}")
+            secret = validate(os.environ[name])
+        case {"file": str(name), **others} if not others:
+            file = Path(name).expanduser()
+            try:
+                text = file.read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as exc:
+                reason = exc.strerror if isinstance(exc, OSError) else "not UTF-8 text"
+                raise ValueError(f"{name} cannot be read: {reason}") from None
+            secret = SecretOfFile(validate(text).get_secret_value(), file.absolute())
+        case _:
+            secret = validate(value)
+    return secret
 
 
 def _proxy_url(value: SecretStr) -> SecretStr:
@@ -94,8 +114,8 @@ def _proxy_url(value: SecretStr) -> SecretStr:
 
 UpstreamProxyUrl = Annotated[
     SecretStr,
-    BeforeValidator(_from_elsewhere),
     AfterValidator(_proxy_url),
+    WrapValidator(_from_elsewhere),
     # Workers get the configuration as JSON, over a socket pair that nobody else has.
     PlainSerializer(SecretStr.get_secret_value, when_used="json"),
 ]

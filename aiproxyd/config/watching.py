@@ -19,6 +19,8 @@ import structlog
 from pydantic import BaseModel
 from watchfiles import awatch
 
+from aiproxyd.config.network import SecretOfFile
+
 log = structlog.get_logger("aiproxyd.config")
 
 # Two looks at the files this far apart must agree, or somebody is still writing.
@@ -50,6 +52,8 @@ def files_named(config: BaseModel) -> frozenset[Path]:
 def _paths_in(value: object) -> Iterator[Path]:
     if isinstance(value, Path):
         yield value
+    elif isinstance(value, SecretOfFile):
+        yield value.file
     elif isinstance(value, BaseModel):
         for name, field in type(value).model_fields.items():
             if field.json_schema_extra != {"reload": "restart"}:

@@ -10,6 +10,7 @@ import pytest
 from pydantic import Field
 
 from aiproxyd.config import watching
+from aiproxyd.config.schema import Config
 from aiproxyd.config.section import Section, restart
 from aiproxyd.config.watching import FileWatcher, files_named
 
@@ -182,6 +183,15 @@ def test_every_path_that_a_reload_reads_again_is_found_in_a_configuration():
     )
     assert files_named(config) == {Path("/tls.crt"), Path("/one"), Path("/two")}
     assert files_named(_Example()) == frozenset()
+
+
+def test_a_file_that_holds_the_url_of_the_upstream_proxy_is_one_of_them_and_its_text_is_not_shown(tmp_path):
+    held = tmp_path / "proxy"
+    held.write_text("http://u:hunter2@proxy.corp:1\n")
+    config = Config.model_validate({"egress": {"upstream_proxy": {"file": str(held)}}})
+    assert held in files_named(config)
+    assert config.egress.upstream_proxy.get_secret_value() == "http://u:hunter2@proxy.corp:1"
+    assert "hunter2" not in repr(config)
 
 
 async def test_a_file_that_was_written_a_moment_ago_is_waited_for_and_another_is_not(file):
