@@ -51,7 +51,7 @@ from aiproxyd.api.shapes import detail_of_session
 from aiproxyd.api.state import AdminState
 from aiproxyd.exceptions import StorageError
 from aiproxyd.model.principal import id_of_name
-from aiproxyd.storage import listing, sessions, usage_report
+from aiproxyd.storage import listing, session_places, sessions, usage_report
 from aiproxyd.storage.usage_report import Dimension
 
 PREFIXES = ("/api/v2/ai-gateway", "/api/v2/aibridge")
@@ -157,7 +157,7 @@ def create_router(state: AdminState) -> APIRouter:
                 raise _unknown_cursor("after_session_id", "session", after_session_id)
         found = await state.store.read(lambda c: sessions.list_sessions(c, selection, limit=limit, offset=offset, after=after))
         count = await counts.count(
-            ("sessions", selection), lambda: state.store.read(lambda c: sessions.count_sessions(c, selection))
+            ("sessions", selection), lambda: state.store.read(lambda c: session_places.count_sessions(c, selection))
         )
         if sees_content(caller):
             content_read(caller, "sessions", records=len(found), query=str(given.q or given.parameters or ""))

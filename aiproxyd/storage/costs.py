@@ -16,7 +16,7 @@ from aiproxyd.model.billing import Billing
 from aiproxyd.model.observation import InterceptionEnded
 from aiproxyd.model.usage import TokenUsage
 from aiproxyd.pricing import Charge, Cost, Pricer
-from aiproxyd.storage.rollups import keeping_rollups
+from aiproxyd.storage.figures import keeping_figures
 from aiproxyd.storage.rows import Changes, Known, Row
 from aiproxyd.storage.tables import interceptions, token_usages
 
@@ -149,7 +149,7 @@ async def reprice_page(
         history = [*(row.cost_history or ()), former][-MAX_HISTORY:]
         updates.append(new | {"cost_history": history, "id": row.interception_id, "place": row.position})
     if updates and not dry_run:
-        async with keeping_rollups(connection, {each["id"] for each in updates}):
+        async with keeping_figures(connection, {each["id"] for each in updates}):
             await connection.execute(_UPDATE, updates)
     last = rows[-1] if len(rows) == PAGE_ROWS else None
     report.last = (last.created_at, last.interception_id, last.position) if last is not None else None

@@ -15,8 +15,8 @@ from aiproxyd.model.observation import Observation
 from aiproxyd.pricing import Pricer
 from aiproxyd.storage.costs import FACTS, price_tokens
 from aiproxyd.storage.engine import in_pieces
+from aiproxyd.storage.figures import keeping_figures
 from aiproxyd.storage.lineage import link_threads
-from aiproxyd.storage.rollups import keeping_rollups
 from aiproxyd.storage.rows import Changes, Known, Row, changes_of, interceptions_of
 from aiproxyd.storage.tables import (
     interceptions,
@@ -73,12 +73,13 @@ async def ingest(
         OverflowError: Neither can a number.
     """
     begun, spoken_of = interceptions_of(lines)
-    async with keeping_rollups(connection, begun | spoken_of):
+    async with keeping_figures(connection, begun | spoken_of) as touch:
         known = await _known(connection, spoken_of)
         changes = changes_of(lines, known)
         if pricer is not None:
             price_tokens(changes, known, pricer)
         await _write(connection, changes, seen_users)
+        await link_threads(connection, changes, touch)
     return changes
 
 
@@ -96,7 +97,6 @@ async def _write(connection: AsyncConnection, changes: Changes, seen_users: Mapp
     await _insert_new(connection, tool_usages, changes.tools.values(), ("interception_id", "position"))
     await _insert_new(connection, model_thoughts, changes.thoughts.values(), ("interception_id", "position"))
     await _count_unknown(connection, changes.unknown.values())
-    await link_threads(connection, changes)
 
 
 async def _count_unknown(connection: AsyncConnection, rows: Collection[Row]) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiproxyd.storage.engine import in_pieces
 from aiproxyd.storage.rows import Changes
+from aiproxyd.storage.session_parts import Touch
 from aiproxyd.storage.tables import interceptions, tool_usages
 
 _child = interceptions.alias("child")
@@ -59,13 +60,19 @@ _LINK = (
 # A thread that turns out to be the continuation of another moves there whole.
 _MOVE = (
     update(interceptions)
-    .where(interceptions.c.thread_root_id == bindparam("key"))
+    .where(interceptions.c.id == bindparam("key"), interceptions.c.thread_root_id == bindparam("former_root_id"))
     .values(thread_root_id=bindparam("root_id"), session_id=_session_id)
 )
 
 
-async def link_threads(connection: AsyncConnection, changes: Changes) -> None:
-    """Link what a batch makes linkable; its rows are written."""
+async def link_threads(connection: AsyncConnection, changes: Changes, touch: Touch) -> None:
+    """Link what a batch makes linkable.
+
+    Args:
+        connection: In the transaction in which the rows of the batch are written.
+        changes: The batch.
+        touch: Called with interceptions, of this batch or not, before they move.
+    """
     answers = [id_ for id_, row in (changes.started | changes.described).items() if row["correlating_tool_call_id"]]
     parents = await _parents(connection, _ANSWERS, answers, {})
     calls = {row["provider_tool_call_id"] for row in changes.tools.values()} - {""}
@@ -76,10 +83,15 @@ async def link_threads(connection: AsyncConnection, changes: Changes) -> None:
         return
     roots = roots_of(parents, await _stored_roots(connection, set(parents.values())))
     links = [{"key": child, "parent_id": parents[child], "root_id": root} for child, root in sorted(roots.items())]
+    # Only an interception of an earlier batch can have children there that take it for their root.
+    new_roots = {link["key"]: link["root_id"] for link in links if link["key"] not in changes.started}
+    moves = [
+        {"key": child, "former_root_id": former, "root_id": new_roots[former]}
+        for child, former in await _threads_of(connection, new_roots)
+    ]
+    await touch([each["key"] for each in links + moves])
     if links:
         await connection.execute(_LINK, links)
-    # Only an interception of an earlier batch can have children there that take it for their root.
-    moves = [{"key": link["key"], "root_id": link["root_id"]} for link in links if link["key"] not in changes.started]
     if moves:
         await connection.execute(_MOVE, moves)
 
@@ -117,6 +129,17 @@ async def _parents(
         rows = await connection.execute(statement, {"ids": piece, **bound})
         parents.update({child: parent for child, parent in rows if parent is not None})
     return parents
+
+
+async def _threads_of(connection: AsyncConnection, roots: Collection[str]) -> list[tuple[str, str]]:
+    """Return what belongs to threads, each with its root, in the order of ids."""
+    found: list[tuple[str, str]] = []
+    columns = interceptions.c
+    statement = select(columns.id, columns.thread_root_id)
+    for piece in in_pieces(roots):
+        rows = await connection.execute(statement.where(columns.thread_root_id.in_(piece)))
+        found += [(row[0], row[1]) for row in rows]
+    return sorted(found)
 
 
 async def _stored_roots(connection: AsyncConnection, ids: Collection[str]) -> dict[str, str | None]:

@@ -20,6 +20,7 @@ from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, t
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiproxyd.storage.rollups import forget_records
+from aiproxyd.storage.session_parts import keeping_sessions
 from aiproxyd.storage.tables import interceptions, model_thoughts, tool_usages, unknown_events, usage_rollups, user_prompts
 
 MAX_HOLD_SECONDS: Final = 0.05
@@ -120,8 +121,9 @@ async def delete_records(connection: AsyncConnection, before: dt.datetime, limit
     if not ids:
         return 0
     await forget_records(connection, ids)
-    # What belongs to them goes along.
-    return int((await connection.execute(delete(interceptions).where(columns.id.in_(ids)))).rowcount)
+    async with keeping_sessions(connection, ids):
+        # What belongs to them goes along.
+        return int((await connection.execute(delete(interceptions).where(columns.id.in_(ids)))).rowcount)
 
 
 async def records_with_content(

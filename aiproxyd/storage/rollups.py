@@ -135,7 +135,8 @@ def _summed_up(connection: AsyncConnection) -> Select[Any]:
     return select(*keys, *figures()).select_from(joined).group_by(*keys)
 
 
-async def _locked_sums(connection: AsyncConnection, ids: Collection[str]) -> Sums:
+async def lock_interceptions(connection: AsyncConnection, ids: Collection[str]) -> None:
+    """Have others who change the interceptions `ids` wait for the end of the transaction."""
     if connection.dialect.name == "postgresql":
         for piece in in_pieces(ids):
             columns = interceptions.c
@@ -143,6 +144,10 @@ async def _locked_sums(connection: AsyncConnection, ids: Collection[str]) -> Sum
             await connection.execute(
                 select(columns.id).where(columns.id.in_(piece)).order_by(columns.id).with_for_update(key_share=True)
             )
+
+
+async def _locked_sums(connection: AsyncConnection, ids: Collection[str]) -> Sums:
+    await lock_interceptions(connection, ids)
     return await _sums_of(connection, ids)
 
 

@@ -1,11 +1,7 @@
 """Reads sessions: interceptions that share a session id and a user, newest activity first, and one session with its threads.
 
-Facts: a session is active at the start of its newest request with a prompt, else at its first request. Only requests that have
-ended count, and of those only the ones that the selection lets through.
-
-Strategy: grouping every row to show a hundred sessions would read the whole table. Instead the rows are walked newest first, from
-an index, in pieces. A session that has not been met when the walk is at T has all its rows before T, so it was not active after
-T: whatever was met and was active after T is in its final place.
+Which sessions a list shows, and in which order, `session_places` finds. What it says of them comes from parts of sessions, and
+from the records where no part says it.
 """
 
 from collections import defaultdict
@@ -14,12 +10,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Row, case, func, select, tuple_
+from sqlalchemy import ColumnElement, Row, case, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiproxyd.storage.engine import in_pieces
 from aiproxyd.storage.queries import interceptions_by_id
 from aiproxyd.storage.selection import Selection, conditions_of
+from aiproxyd.storage.session_places import Key, Place, among, ended, first_places, in_statements, last_active
 from aiproxyd.storage.tables import interceptions, token_usages, user_prompts, users
 
 MAX_LIMIT = 1000
@@ -27,29 +24,7 @@ DEFAULT_LIMIT = 100
 MAX_THREADS = 200
 DEFAULT_THREADS = 50
 
-# Rows of a piece: the first for each wanted session, then twice as many each time.
-_ROWS_A_SESSION = 8
-_MAX_PIECE = 20_000
-
-# Keys of a statement: two variables each, far below SQLite's 32,766.
-_KEYS_A_STATEMENT = 500
-
 _JsonObject = dict[str, Any]
-
-
-class Key(NamedTuple):
-    """What makes a session one."""
-
-    session_id: str
-    initiator_id: str
-
-
-class Place(NamedTuple):
-    """Where a session stands in a list; lists are in descending order of it."""
-
-    last_active_at: datetime
-    session_id: str
-    initiator_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +42,6 @@ class SessionThreads:
 
 _columns = interceptions.c
 _key = (_columns.session_id, _columns.initiator_id)
-_ended = _columns.ended_at.is_not(None)
-_last_active = func.coalesce(func.max(case((_columns.has_prompt, _columns.started_at))), func.min(_columns.started_at))
 _thread_id = func.coalesce(_columns.thread_root_id, _columns.id)
 
 
@@ -89,9 +62,12 @@ async def list_sessions(
         offset: How many to leave out at the beginning.
         after: Where the page before ended.
     """
-    conditions = [_ended, *await conditions_of(connection, selection)]
-    places = await _walk(connection, conditions, limit + offset, after)
-    return await _summaries(connection, [Key(place.session_id, place.initiator_id) for place in places[offset:]], conditions)
+    conditions = [ended, *await conditions_of(connection, selection)]
+    walked = await first_places(connection, selection, limit + offset, after)
+    keys = [place.key for place in walked.places[offset:]]
+    found = await _summaries(connection, [key for key in keys if key not in walked.parts], conditions)
+    found |= await _summaries_of_parts(connection, {key: walked.parts[key] for key in keys if key in walked.parts}, conditions)
+    return [found[key] for key in keys if key in found]
 
 
 async def place_of(connection: AsyncConnection, selection: Selection, session_id: str, initiator: str = "") -> Place | None:
@@ -103,18 +79,12 @@ async def place_of(connection: AsyncConnection, selection: Selection, session_id
         session_id: The session's.
         initiator: Tells users apart who share a session id; the last active one when empty.
     """
-    conditions = [_ended, *await conditions_of(connection, selection), _columns.session_id == session_id]
+    conditions = [ended, *await conditions_of(connection, selection), _columns.session_id == session_id]
     if initiator:
         conditions.append(_columns.initiator_id == initiator)
-    statement = select(*_key, _last_active.label("last_active_at")).where(*conditions).group_by(*_key)
+    statement = select(*_key, last_active.label("last_active_at")).where(*conditions).group_by(*_key)
     rows = await connection.execute(statement)
-    return max((Place(_time(row.last_active_at), row.session_id, row.initiator_id) for row in rows), default=None)
-
-
-async def count_sessions(connection: AsyncConnection, selection: Selection) -> int:
-    """Return how many sessions `list_sessions` would list without a limit."""
-    keys = select(*_key).where(_ended, *await conditions_of(connection, selection)).distinct().subquery()
-    return int((await connection.execute(select(func.count()).select_from(keys))).scalar_one())
+    return max((Place(row.last_active_at, row.session_id, row.initiator_id) for row in rows), default=None)
 
 
 async def show_session(
@@ -146,14 +116,14 @@ async def show_session(
     if place is None:
         return None
     key = Key(place.session_id, place.initiator_id)
-    within = [_ended, _columns.session_id == key.session_id, _columns.initiator_id == key.initiator_id]
+    within = [ended, _columns.session_id == key.session_id, _columns.initiator_id == key.initiator_id]
     began = func.min(_columns.started_at)
     statement = select(_thread_id.label("id")).where(*within).group_by(_thread_id).order_by(began, _thread_id)
     ids = list((await connection.execute(statement)).scalars())
     first, last = _page(ids, after_id, before_id, limit)
     page = ids[first:last]
     members = await _members(connection, within, page)
-    summary = (await _summaries(connection, [key], [_ended]))[0]
+    summary = (await _summaries(connection, [key], [ended]))[key]
     return SessionThreads(
         summary=summary,
         token_metadata=await _token_metadata(connection, within),
@@ -212,62 +182,16 @@ async def _token_metadata(connection: AsyncConnection, within: Sequence[ColumnEl
     return sum_of_figures((await connection.execute(statement)).scalars())
 
 
-async def _walk(
-    connection: AsyncConnection, conditions: Sequence[ColumnElement[Any]], wanted: int, after: Place | None
-) -> list[Place]:
-    """Return the first `wanted` places behind `after`, in order."""
-    statement = select(_columns.id, *_key, _columns.started_at, _columns.has_prompt).where(*conditions)
-    statement = statement.order_by(_columns.started_at.desc(), _columns.id.desc())
-    places: dict[Key, Place] = {}
-    if after is not None:
-        # A session that was active at L has a row that began at L.
-        statement = statement.where(_columns.started_at <= after.last_active_at)
-    at: tuple[datetime, str] | None = None
-    size = min(_MAX_PIECE, wanted * _ROWS_A_SESSION)
-    while True:
-        piece = statement if at is None else statement.where(tuple_(_columns.started_at, _columns.id) < at)
-        rows = (await connection.execute(piece.limit(size))).all()
-        unknown = set()
-        for row in rows:
-            key = Key(row.session_id, row.initiator_id)
-            if key in places or key in unknown:
-                continue
-            if row.has_prompt and after is None:
-                places[key] = Place(row.started_at, *key)
-            else:
-                unknown.add(key)
-        places |= await _places(connection, unknown, conditions)
-        met = sorted((place for place in places.values() if after is None or place < after), reverse=True)
-        if len(rows) < size:
-            return met[:wanted]
-        at = (rows[-1].started_at, rows[-1].id)
-        if len(met) >= wanted and met[wanted - 1].last_active_at > at[0]:
-            return met[:wanted]
-        size = min(_MAX_PIECE, size * 2)
-
-
-async def _places(
-    connection: AsyncConnection, keys: Iterable[Key], conditions: Sequence[ColumnElement[Any]]
-) -> dict[Key, Place]:
-    places = {}
-    for piece in _pieces(sorted(keys)):
-        statement = select(*_key, _last_active.label("last_active_at")).where(*conditions, _among(piece)).group_by(*_key)
-        for row in await connection.execute(statement):
-            key = Key(row.session_id, row.initiator_id)
-            places[key] = Place(_time(row.last_active_at), *key)
-    # Rows of other users of a session id come along; they are met on their own.
-    return {key: places[key] for key in keys if key in places}
-
-
 async def _summaries(
     connection: AsyncConnection, keys: Sequence[Key], conditions: Sequence[ColumnElement[Any]]
-) -> list[_JsonObject]:
+) -> dict[Key, _JsonObject]:
+    """Return what the records say of sessions."""
     found: dict[Key, _JsonObject] = {}
-    for piece in _pieces(keys):
-        within = [*conditions, _among(piece)]
-        totals = (await connection.execute(_totals(within))).all()
-        for row in totals:
-            found[Key(row.session_id, row.initiator_id)] = _summary(row)
+    for piece in in_statements(keys):
+        within = [*conditions, among(piece)]
+        totals = [_Total(*row) for row in await connection.execute(_totals(within))]
+        for total in totals:
+            found[Key(total.session_id, total.initiator_id)] = _summary(total)
         for row in await connection.execute(select(*_key, _columns.provider, _columns.model).where(*within).distinct()):
             summary = found[Key(row.session_id, row.initiator_id)]
             _insert(summary["providers"], row.provider)
@@ -277,7 +201,55 @@ async def _summaries(
             summary["token_usage_summary"] = {name: int(getattr(row, name)) for name in _FIGURES}
             summary["cost_micros"] = None if row.cost_micros is None else int(row.cost_micros)
         await _add_ends(connection, conditions, totals, found)
-    return [found[key] for key in keys if key in found]
+    return found
+
+
+async def _summaries_of_parts(
+    connection: AsyncConnection, parts: Mapping[Key, Sequence[Row[Any]]], conditions: Sequence[ColumnElement[Any]]
+) -> dict[Key, _JsonObject]:
+    """Return the same from all the parts of sessions that hold records with `conditions`, and no others."""
+    names: dict[str, str] = {}
+    for ids in in_pieces({key.initiator_id for key in parts}):
+        names.update(
+            {row[0]: row[1] for row in await connection.execute(select(users.c.id, users.c.name).where(users.c.id.in_(ids)))}
+        )
+    found: dict[Key, _JsonObject] = {}
+    totals = []
+    for key, rows in parts.items():
+        total = _Total.of(key, names.get(key.initiator_id), rows)
+        totals.append(total)
+        found[key] = _summary(total) | {
+            "providers": sorted({row.provider for row in rows} - {""}),
+            "models": sorted({row.model for row in rows} - {""}),
+            "token_usage_summary": {name: sum(getattr(row, name) for row in rows) for name in _FIGURES},
+            "cost_micros": sum(row.cost_micros for row in rows) if any(row.priced for row in rows) else None,
+        }
+    for piece in in_statements(totals):
+        await _add_ends(connection, conditions, piece, found)
+    return found
+
+
+class _Total(NamedTuple):
+    """What is summed up for a session."""
+
+    session_id: str
+    initiator_id: str
+    name: str | None
+    started_at: datetime
+    ended_at: datetime
+    last_active_at: datetime
+    prompted_at: datetime | None
+    interceptions: int
+    threads: int
+    failures: int
+
+    @classmethod
+    def of(cls, key: Key, name: str | None, parts: Sequence[Row[Any]]) -> "_Total":
+        """Return that of a session from its parts."""
+        began = min(part.started_at for part in parts)
+        prompted = max((part.prompted_at for part in parts if part.prompted_at is not None), default=None)
+        counts = (sum(getattr(part, field) for part in parts) for field in ("interceptions", "threads", "failures"))
+        return cls(*key, name, began, max(part.ended_at for part in parts), prompted or began, prompted, *counts)
 
 
 _FIGURES = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens")
@@ -291,7 +263,7 @@ def _totals(within: Sequence[ColumnElement[Any]]) -> Any:
             func.max(users.c.name).label("name"),
             func.min(_columns.started_at).label("started_at"),
             func.max(_columns.ended_at).label("ended_at"),
-            _last_active.label("last_active_at"),
+            last_active.label("last_active_at"),
             func.max(case((_columns.has_prompt, _columns.started_at))).label("prompted_at"),
             func.count().label("interceptions"),
             func.count(case((_columns.thread_root_id.is_(None), 1))).label("threads"),
@@ -313,7 +285,7 @@ def _token_totals(within: Sequence[ColumnElement[Any]]) -> Any:
 async def _add_ends(
     connection: AsyncConnection,
     conditions: Sequence[ColumnElement[Any]],
-    totals: Sequence[Row[Any]],
+    totals: Sequence[_Total],
     found: Mapping[Key, _JsonObject],
 ) -> None:
     """Put into summaries what the first row of each says, and the last prompt."""
@@ -325,8 +297,8 @@ async def _add_ends(
     statement = select(*_key, _columns.id, _columns.started_at, _columns.has_prompt, _columns.client, _columns.metadata)
     last: dict[Key, str] = {}
     first: dict[Key, str] = {}
-    of_keys = _among(list(begins))
-    for piece in _pieces(times):
+    of_keys = among(list(begins))
+    for piece in in_statements(times):
         at_times = _columns.started_at.in_(piece)
         for row in await connection.execute(statement.where(*conditions, of_keys, at_times).order_by(_columns.id)):
             key = Key(row.session_id, row.initiator_id)
@@ -344,7 +316,7 @@ async def _add_ends(
         found[key]["last_prompt"] = prompt_of.get(id_)
 
 
-def _summary(row: Row[Any]) -> _JsonObject:
+def _summary(row: _Total) -> _JsonObject:
     name = row.name or ""
     return {
         "id": row.session_id,
@@ -353,15 +325,15 @@ def _summary(row: Row[Any]) -> _JsonObject:
         "models": [],
         "client": "Unknown",
         "metadata": {},
-        "started_at": text_of_time(_time(row.started_at)),
-        "ended_at": text_of_time(_time(row.ended_at)),
+        "started_at": text_of_time(row.started_at),
+        "ended_at": text_of_time(row.ended_at),
         "threads": row.threads,
         "interceptions": row.interceptions,
         "failures": row.failures,
         "token_usage_summary": dict.fromkeys(_FIGURES, 0),
         "cost_micros": None,
         "last_prompt": None,
-        "last_active_at": text_of_time(_time(row.last_active_at)),
+        "last_active_at": text_of_time(row.last_active_at),
         # Coder's agent firewall counts these; there is none here.
         "network_calls": {"total": 0, "blocked": 0},
     }
@@ -373,22 +345,6 @@ def _insert(values: list[str], value: str) -> None:
         values.sort()
 
 
-def _among(keys: Sequence[Key]) -> ColumnElement[Any]:
-    # By session alone: its index leads there, and rows of other users of a session id, if there are any, are left out later.
-    return _columns.session_id.in_(sorted({key.session_id for key in keys}))
-
-
-def _pieces[T](keys: Sequence[T]) -> Iterable[Sequence[T]]:
-    for start in range(0, len(keys), _KEYS_A_STATEMENT):
-        yield keys[start : start + _KEYS_A_STATEMENT]
-
-
 def text_of_time(value: datetime) -> str:
     """Return a time in UTC as RFC 3339."""
     return value.isoformat().replace("+00:00", "Z")
-
-
-def _time(value: Any) -> datetime:
-    """Return what an aggregate of times gives: SQLAlchemy keeps the column's type through min and max."""
-    assert isinstance(value, datetime)
-    return value

@@ -24,9 +24,9 @@ from aiproxyd.pricing import Pricer
 from aiproxyd.storage import schema, users
 from aiproxyd.storage.costs import Repricing, reprice_page
 from aiproxyd.storage.engine import READ_ONLY, create_engine, in_pieces, prepare_sqlite_file, sqlite_file, translated, url_of
+from aiproxyd.storage.figures import keeping_figures, rebuild
 from aiproxyd.storage.ingest import ingest, save_positions
 from aiproxyd.storage.queries import InterceptionFilter, list_interceptions, show_interception
-from aiproxyd.storage.rollups import keeping_rollups, rebuild
 from aiproxyd.storage.rows import Changes, Row, time_of
 from aiproxyd.storage.tables import interceptions, journal_positions, token_usages, unknown_events
 
@@ -245,12 +245,12 @@ class Store:
 
         async def end(connection: AsyncConnection) -> int:
             ids = list((await connection.execute(still_open)).scalars())
-            async with keeping_rollups(connection, ids):
+            async with keeping_figures(connection, ids):
                 return int((await connection.execute(statement)).rowcount)
 
         return await self._write(end)
 
-    async def rebuild_rollups(self) -> None:
+    async def rebuild_figures(self) -> None:
         """Sum up every record again, after a store was filled by other ways than ingest.
 
         Raises:

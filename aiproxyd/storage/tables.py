@@ -288,6 +288,56 @@ class UsageRollup(_Row, table=True):
     """Responses whose cost is not."""
 
 
+class SessionPart(_Row, table=True):
+    """The ended interceptions of a session that began on one day and agree in everything a list of sessions is filtered by."""
+
+    __tablename__ = "session_parts"
+    __table_args__ = (
+        # Lists are in descending order of activity; with the session's key an index says all that a walk or a count needs.
+        Index("ix_session_parts_active_at", "active_at", "session_key"),
+        Index("ix_session_parts_session_key", "session_key"),
+        Index("ix_session_parts_initiator_id", "initiator_id", "active_at", "session_key"),
+        Index("ix_session_parts_provider", "provider", "active_at", "session_key"),
+        Index("ix_session_parts_provider_name", "provider_name", "active_at", "session_key"),
+        Index("ix_session_parts_model", "model", "active_at", "session_key"),
+        Index("ix_session_parts_client", "client", "active_at", "session_key"),
+    )
+
+    id: str = Field(primary_key=True, sa_type=Text)
+    """A digest of the seven columns behind the next."""
+    session_key: int = Field(sa_type=BigInteger)
+    """A digest of session and user."""
+    session_id: str = Field(sa_type=Text)
+    initiator_id: str = Field(sa_type=Text)
+    day: str = Field(sa_type=Text)
+    """On which they began, in UTC: `2026-01-31`."""
+    provider: str = Field(sa_type=Text)
+    provider_name: str = Field(sa_type=Text)
+    model: str = Field(sa_type=Text)
+    client: str = Field(sa_type=Text)
+    active_at: datetime = Field(sa_type=UtcDateTime)
+    """`prompted_at`, else `started_at`."""
+    started_at: datetime = Field(sa_type=UtcDateTime)
+    """Start of the first one."""
+    last_started_at: datetime = Field(sa_type=UtcDateTime)
+    prompted_at: datetime | None = Field(sa_type=UtcDateTime)
+    """Start of the last one with a prompt."""
+    ended_at: datetime = Field(sa_type=UtcDateTime)
+    """End of the one that ended last."""
+    interceptions: int = Field(sa_type=BigInteger)
+    threads: int = Field(sa_type=BigInteger)
+    failures: int = Field(sa_type=BigInteger)
+    """How many did not complete."""
+    input_tokens: int = Field(sa_type=BigInteger)
+    output_tokens: int = Field(sa_type=BigInteger)
+    cache_read_input_tokens: int = Field(sa_type=BigInteger)
+    cache_write_input_tokens: int = Field(sa_type=BigInteger)
+    cost_micros: int = Field(sa_type=BigInteger)
+    """Sum of the costs that are known."""
+    priced: int = Field(sa_type=BigInteger)
+    """Responses whose cost is known."""
+
+
 class JournalPosition(_Row, table=True):
     """How far a daemon's journal is applied."""
 
@@ -307,4 +357,5 @@ model_thoughts: Table = schema.tables["model_thoughts"]
 users: Table = schema.tables["users"]
 journal_positions: Table = schema.tables["journal_positions"]
 usage_rollups: Table = schema.tables["usage_rollups"]
+session_parts: Table = schema.tables["session_parts"]
 unknown_events: Table = schema.tables["unknown_events"]

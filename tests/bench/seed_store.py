@@ -56,7 +56,7 @@ async def seed(
         await _fill_postgres(address, count, days, at, advance)
     store = await Store.open(url)
     try:
-        await store.rebuild_rollups()
+        await store.rebuild_figures()
         await store.refresh_statistics()
     finally:
         await store.close()

@@ -32,7 +32,7 @@ from aiproxyd.commands.export import Format, destination, pages, without_collect
 from aiproxyd.commands.records import LocalRecords
 from aiproxyd.journal.follower import Follower
 from aiproxyd.journal.writer import JournalWriter
-from aiproxyd.storage import listing, sessions, usage_report
+from aiproxyd.storage import listing, session_places, sessions, usage_report
 from aiproxyd.storage.engine import url_of
 from aiproxyd.storage.selection import Selection
 from aiproxyd.storage.store import Store
@@ -104,7 +104,7 @@ def calls(values: Values) -> dict[str, Call]:
         async def call(store: Store, chance: random.Random) -> Any:
             selection = select(chance)
             await store.read(lambda c: sessions.list_sessions(c, selection, **page))
-            await counts.count(selection, lambda: store.read(lambda c: sessions.count_sessions(c, selection)))
+            await counts.count(selection, lambda: store.read(lambda c: session_places.count_sessions(c, selection)))
 
         return call
 
@@ -114,7 +114,7 @@ def calls(values: Values) -> dict[str, Call]:
         await store.read(lambda c: listing.list_page(c, Selection(), after_id=first["id"]))
 
     async def all_sessions(store: Store, chance: random.Random) -> Any:
-        await store.read(lambda c: sessions.count_sessions(c, Selection()))
+        await store.read(lambda c: session_places.count_sessions(c, Selection()))
 
     async def one_session(store: Store, chance: random.Random) -> Any:
         at = some_day(chance)

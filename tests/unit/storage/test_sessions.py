@@ -6,7 +6,8 @@ import pytest
 
 from aiproxyd.model.observation import Observation
 from aiproxyd.storage.selection import Selection
-from aiproxyd.storage.sessions import count_sessions, list_sessions, place_of, show_session, sum_of_figures
+from aiproxyd.storage.session_places import count_sessions
+from aiproxyd.storage.sessions import list_sessions, place_of, show_session, sum_of_figures
 from aiproxyd.storage.store import Store
 from tests.support.observations import START, described, ended, life, of_worker, started, thought, tool_called
 

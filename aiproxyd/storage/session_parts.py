@@ -1,0 +1,235 @@
+"""Keeps what lists of sessions say, so that a page reads some hundred rows and not every interception of its sessions.
+
+Facts: a row of `session_parts` stands for the ended interceptions of one session that began on one day (UTC) and agree in
+provider, model and client. It is changed in the transaction that changes them. A day, so that a session of months is no single
+row: what a selection cuts through is then of the day of the cut.
+
+Strategy: as with rollups, the interceptions that a transaction touches are summed up before and after by one statement. Numbers
+are added. First and last times cannot be taken back that way: a part that may have lost one (records were deleted, or a thread
+moved to another session) is made again from its rows, under its lock, so that what others commit meanwhile is in those rows or is
+added behind them.
+"""
+
+import contextlib
+import datetime as dt
+import hashlib
+import itertools
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Select, and_, case, delete, func, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from aiproxyd.storage.engine import in_pieces
+from aiproxyd.storage.rollups import day_of, lock_interceptions
+from aiproxyd.storage.tables import interceptions, session_parts, token_usages
+
+DIMENSIONS: Final = ("session_id", "initiator_id", "day", "provider", "provider_name", "model", "client")
+_TOKENS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens")
+ADDED: Final = ("interceptions", "threads", "failures", *_TOKENS, "cost_micros", "priced")
+_TIMES = ("started_at", "last_started_at", "prompted_at", "ended_at")
+
+_Key = tuple[str, ...]
+"""Values of `DIMENSIONS`."""
+
+_Sums = dict[_Key, dict[str, Any]]
+"""Values of `_TIMES` and `ADDED`, by key."""
+
+Touch = Callable[[Collection[str]], Awaitable[None]]
+"""Names more interceptions that are about to change."""
+
+# Rows of an insert when all are made again.
+_ROWS_AT_ONCE = 1000
+
+
+@contextlib.asynccontextmanager
+async def keeping_sessions(connection: AsyncConnection, ids: Collection[str]) -> AsyncIterator[Touch]:
+    """Do to the parts of sessions what the body of the `with` does to the interceptions `ids`.
+
+    The caller has PostgreSQL's locks of those interceptions; those of the parts are taken at the end.
+
+    Args:
+        connection: In a transaction.
+        ids: Interceptions that may change; some may not exist before or after. The body calls what it gets for others, before it
+            changes them.
+    """
+    touched = set(ids)
+    before = await _sums_of(connection, touched)
+
+    async def touch(more: Collection[str]) -> None:
+        new = set(more) - touched
+        touched.update(new)
+        await lock_interceptions(connection, new)
+        _merge(before, await _sums_of(connection, new))
+
+    yield touch
+    after = await _sums_of(connection, touched)
+    changed = sorted((key for key in before.keys() | after.keys() if before.get(key) != after.get(key)), key=id_of)
+    if not changed:
+        return
+    if connection.dialect.name == "postgresql":
+        await _lock(connection, [id_of(key) for key in changed])
+    shrunk = [key for key in changed if key in before and _may_shrink(before[key], after.get(key))]
+    grown = {key: _change(before.get(key), after[key]) for key in changed if key not in set(shrunk)}
+    await _add(connection, grown)
+    await _make_again(connection, shrunk)
+
+
+async def rebuild(connection: AsyncConnection) -> None:
+    """Make every part again from the records. For stores filled from elsewhere."""
+    await connection.execute(delete(session_parts))
+    sums = await _sums(connection, _summed_up(connection))
+    for batch in itertools.batched(sums.items(), _ROWS_AT_ONCE):
+        await connection.execute(insert(session_parts), [_row(key, values) for key, values in batch])
+
+
+def id_of(key: Iterable[str]) -> str:
+    """Return the primary key of a part. The values themselves may be longer than an index takes."""
+    return _digest(key, 16).hex()
+
+
+def session_key_of(session_id: str, initiator_id: str) -> int:
+    """Return a number that stands for a session; that two of a million share one is less likely than 1 in 10 million."""
+    return int.from_bytes(_digest((session_id, initiator_id), 8), signed=True)
+
+
+def _digest(values: Iterable[str], size: int) -> bytes:
+    digest = hashlib.blake2b(digest_size=size)
+    for value in values:
+        encoded = value.encode()
+        digest.update(b"%d:" % len(encoded))
+        digest.update(encoded)
+    return digest.digest()
+
+
+def _summed_up(connection: AsyncConnection) -> Select[Any]:
+    columns, tokens = interceptions.c, token_usages.c
+    # Several token rows of one interception are one request: the first one counts, and so does having none.
+    is_first = func.coalesce(tokens.position, 0) == 0
+    keys = [day_of(connection).label(name) if name == "day" else columns[name] for name in DIMENSIONS]
+    sums: list[ColumnElement[Any]] = [
+        func.min(columns.started_at).label("started_at"),
+        func.max(columns.started_at).label("last_started_at"),
+        func.max(case((columns.has_prompt, columns.started_at))).label("prompted_at"),
+        func.max(columns.ended_at).label("ended_at"),
+        func.count(case((is_first, 1))).label("interceptions"),
+        func.count(case((and_(is_first, columns.thread_root_id.is_(None)), 1))).label("threads"),
+        func.count(case((and_(is_first, columns.outcome != "completed"), 1))).label("failures"),
+        *(func.coalesce(func.sum(tokens[name]), 0).label(name) for name in (*_TOKENS, "cost_micros")),
+        func.count(tokens.cost_micros).label("priced"),
+    ]
+    joined = interceptions.outerjoin(token_usages, tokens.interception_id == columns.id)
+    return select(*keys, *sums).select_from(joined).where(columns.ended_at.is_not(None)).group_by(*keys)
+
+
+async def _sums(connection: AsyncConnection, statement: Select[Any]) -> _Sums:
+    width, names = len(DIMENSIONS), (*_TIMES, *ADDED)
+    first_number = width + len(_TIMES)
+    return {
+        tuple(row[:width]): dict(zip(names, (*row[width:first_number], *map(int, row[first_number:])), strict=True))
+        for row in await connection.execute(statement)
+    }
+
+
+async def _sums_of(connection: AsyncConnection, ids: Collection[str]) -> _Sums:
+    sums: _Sums = {}
+    statement = _summed_up(connection)
+    for piece in in_pieces(ids):
+        _merge(sums, await _sums(connection, statement.where(interceptions.c.id.in_(piece))))
+    return sums
+
+
+def _merge(sums: _Sums, more: _Sums) -> None:
+    for key, other in more.items():
+        one = sums.setdefault(key, other)
+        if one is not other:
+            sums[key] = {name: one[name] + other[name] for name in ADDED} | {
+                "started_at": min(one["started_at"], other["started_at"]),
+                "last_started_at": max(one["last_started_at"], other["last_started_at"]),
+                "prompted_at": max((each for each in (one["prompted_at"], other["prompted_at"]) if each), default=None),
+                "ended_at": max(one["ended_at"], other["ended_at"]),
+            }
+
+
+def _may_shrink(before: Mapping[str, Any], after: Mapping[str, Any] | None) -> bool:
+    """Return whether a first or last time of a part may have been taken away."""
+    return (
+        after is None
+        or after["interceptions"] < before["interceptions"]
+        or after["started_at"] > before["started_at"]
+        or any(before[name] and (not after[name] or after[name] < before[name]) for name in _TIMES[1:])
+    )
+
+
+def _change(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(after) if before is None else {**after, **{name: after[name] - before[name] for name in ADDED}}
+
+
+def _row(key: _Key, values: Mapping[str, Any]) -> dict[str, Any]:
+    named = dict(zip(DIMENSIONS, key, strict=True))
+    return {
+        "id": id_of(key),
+        "session_key": session_key_of(named["session_id"], named["initiator_id"]),
+        "active_at": values["prompted_at"] or values["started_at"],
+        **named,
+        **values,
+    }
+
+
+async def _lock(connection: AsyncConnection, ids: Collection[str]) -> None:
+    """Have other transactions that change these parts wait; in one order, or two could wait for each other."""
+    for piece in in_pieces(ids):
+        columns = session_parts.c
+        await connection.execute(select(columns.id).where(columns.id.in_(piece)).order_by(columns.id).with_for_update())
+
+
+async def _add(connection: AsyncConnection, changes: Mapping[_Key, Mapping[str, Any]]) -> None:
+    if not changes:
+        return
+    statement = _insert(connection)
+    old, new = session_parts.c, statement.excluded
+    prompted = _later(old.prompted_at, new.prompted_at)
+    started = case((new.started_at < old.started_at, new.started_at), else_=old.started_at)
+    changed = {
+        **{name: old[name] + new[name] for name in ADDED},
+        "started_at": started,
+        "last_started_at": _later(old.last_started_at, new.last_started_at),
+        "prompted_at": prompted,
+        "ended_at": _later(old.ended_at, new.ended_at),
+        "active_at": func.coalesce(prompted, started),
+    }
+    # In one order: daemons that share a database wait for each other and not in a ring.
+    rows = sorted((_row(key, values) for key, values in changes.items()), key=lambda row: str(row["id"]))
+    await connection.execute(statement.on_conflict_do_update(index_elements=("id",), set_=changed), rows)
+
+
+async def _make_again(connection: AsyncConnection, keys: Collection[_Key]) -> None:
+    """Write parts as their rows have them now; the parts are locked."""
+    found: _Sums = {}
+    by_day: dict[str, set[str]] = defaultdict(set)
+    for session_id, _, day, *_rest in keys:
+        by_day[day].add(session_id)
+    columns = interceptions.c
+    for day, sessions in sorted(by_day.items()):
+        start = dt.datetime.fromisoformat(day).replace(tzinfo=dt.UTC)
+        of_day = (columns.started_at >= start, columns.started_at <= start + (dt.timedelta(days=1) - dt.timedelta.resolution))
+        for piece in in_pieces(sessions):
+            found |= await _sums(connection, _summed_up(connection).where(columns.session_id.in_(piece), *of_day))
+    rows = [_row(key, found[key]) for key in sorted(keys, key=id_of) if key in found]
+    if rows:
+        statement = _insert(connection)
+        written = {name: statement.excluded[name] for name in (*_TIMES, *ADDED, "active_at")}
+        await connection.execute(statement.on_conflict_do_update(index_elements=("id",), set_=written), rows)
+    for piece in in_pieces([id_of(key) for key in keys if key not in found]):
+        await connection.execute(delete(session_parts).where(session_parts.c.id.in_(piece)))
+
+
+def _later(old: ColumnElement[Any], new: ColumnElement[Any]) -> ColumnElement[Any]:
+    return case((old.is_(None), new), (new > old, new), else_=old)
+
+
+def _insert(connection: AsyncConnection) -> Any:
+    """Return an insert that knows conflicts; both dialects spell it alike and neither shares a class."""
+    return postgresql.insert(session_parts) if connection.dialect.name == "postgresql" else sqlite.insert(session_parts)
