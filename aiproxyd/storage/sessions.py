@@ -16,7 +16,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from aiproxyd.storage.engine import in_pieces
 from aiproxyd.storage.queries import interceptions_by_id
 from aiproxyd.storage.selection import Selection, conditions_of
-from aiproxyd.storage.session_places import Key, Place, among, ended, first_places, in_statements, last_active
+from aiproxyd.storage.session_places import (
+    Key,
+    Place,
+    among,
+    conditions_within,
+    ended,
+    first_places,
+    in_statements,
+    last_active,
+)
 from aiproxyd.storage.tables import interceptions, token_usages, user_prompts, users
 
 MAX_LIMIT = 1000
@@ -62,11 +71,12 @@ async def list_sessions(
         offset: How many to leave out at the beginning.
         after: Where the page before ended.
     """
-    conditions = [ended, *await conditions_of(connection, selection)]
+    facts = [ended, *await conditions_of(connection, selection, of_time=False)]
+    conditions = await conditions_within(connection, selection)
     walked = await first_places(connection, selection, limit + offset, after)
     keys = [place.key for place in walked.places[offset:]]
-    found = await _summaries(connection, [key for key in keys if key not in walked.parts], conditions)
-    found |= await _summaries_of_parts(connection, {key: walked.parts[key] for key in keys if key in walked.parts}, conditions)
+    found = await _summaries(connection, [key for key in keys if key not in walked.parts], conditions, facts)
+    found |= await _summaries_of_parts(connection, {key: walked.parts[key] for key in keys if key in walked.parts}, facts)
     return [found[key] for key in keys if key in found]
 
 
@@ -123,7 +133,7 @@ async def show_session(
     first, last = _page(ids, after_id, before_id, limit)
     page = ids[first:last]
     members = await _members(connection, within, page)
-    summary = (await _summaries(connection, [key], [ended]))[key]
+    summary = (await _summaries(connection, [key], [ended], [ended]))[key]
     return SessionThreads(
         summary=summary,
         token_metadata=await _token_metadata(connection, within),
@@ -183,9 +193,12 @@ async def _token_metadata(connection: AsyncConnection, within: Sequence[ColumnEl
 
 
 async def _summaries(
-    connection: AsyncConnection, keys: Sequence[Key], conditions: Sequence[ColumnElement[Any]]
+    connection: AsyncConnection,
+    keys: Sequence[Key],
+    conditions: Sequence[ColumnElement[Any]],
+    facts: Sequence[ColumnElement[Any]],
 ) -> dict[Key, _JsonObject]:
-    """Return what the records say of sessions."""
+    """Return what the records with `conditions` say of sessions; `facts` are those of them that are not about time."""
     found: dict[Key, _JsonObject] = {}
     for piece in in_statements(keys):
         within = [*conditions, among(piece)]
@@ -200,14 +213,14 @@ async def _summaries(
             summary = found[Key(row.session_id, row.initiator_id)]
             summary["token_usage_summary"] = {name: int(getattr(row, name)) for name in _FIGURES}
             summary["cost_micros"] = None if row.cost_micros is None else int(row.cost_micros)
-        await _add_ends(connection, conditions, totals, found)
+        await _add_ends(connection, facts, totals, found)
     return found
 
 
 async def _summaries_of_parts(
-    connection: AsyncConnection, parts: Mapping[Key, Sequence[Row[Any]]], conditions: Sequence[ColumnElement[Any]]
+    connection: AsyncConnection, parts: Mapping[Key, Sequence[Row[Any]]], facts: Sequence[ColumnElement[Any]]
 ) -> dict[Key, _JsonObject]:
-    """Return the same from all the parts of sessions that hold records with `conditions`, and no others."""
+    """Return the same from all the parts of sessions that hold records with `facts`, and no others."""
     names: dict[str, str] = {}
     for ids in in_pieces({key.initiator_id for key in parts}):
         names.update(
@@ -225,7 +238,7 @@ async def _summaries_of_parts(
             "cost_micros": sum(row.cost_micros for row in rows) if any(row.priced for row in rows) else None,
         }
     for piece in in_statements(totals):
-        await _add_ends(connection, conditions, piece, found)
+        await _add_ends(connection, facts, piece, found)
     return found
 
 
@@ -284,7 +297,7 @@ def _token_totals(within: Sequence[ColumnElement[Any]]) -> Any:
 
 async def _add_ends(
     connection: AsyncConnection,
-    conditions: Sequence[ColumnElement[Any]],
+    facts: Sequence[ColumnElement[Any]],
     totals: Sequence[_Total],
     found: Mapping[Key, _JsonObject],
 ) -> None:
@@ -292,7 +305,7 @@ async def _add_ends(
     begins = {Key(row.session_id, row.initiator_id): row.started_at for row in totals}
     prompts = {Key(row.session_id, row.initiator_id): row.prompted_at for row in totals if row.prompted_at is not None}
     # By the times themselves, which the index of sessions has: ranking would read every row of each session. Times of one session
-    # that another one's row happens to have come along.
+    # that another one's row happens to have come along. Bounds of time would say no more, and lead SQLite to read a week of a client.
     times = sorted({*begins.values(), *prompts.values()})
     statement = select(*_key, _columns.id, _columns.started_at, _columns.has_prompt, _columns.client, _columns.metadata)
     last: dict[Key, str] = {}
@@ -300,7 +313,7 @@ async def _add_ends(
     of_keys = among(list(begins))
     for piece in in_statements(times):
         at_times = _columns.started_at.in_(piece)
-        for row in await connection.execute(statement.where(*conditions, of_keys, at_times).order_by(_columns.id)):
+        for row in await connection.execute(statement.where(*facts, of_keys, at_times).order_by(_columns.id)):
             key = Key(row.session_id, row.initiator_id)
             if row.started_at == begins.get(key) and key not in first:
                 first[key] = row.id

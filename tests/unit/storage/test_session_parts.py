@@ -178,7 +178,7 @@ async def _assert_same(store: Store, selection: Selection, limit: int = 1000) ->
     async def of_records(connection: AsyncConnection) -> list[dict[str, Any]]:
         conditions = [session_places.ended, *await conditions_of(connection, selection)]
         places = await session_places._walk_records(connection, conditions, 1000, None)
-        found = await sessions._summaries(connection, [place.key for place in places], conditions)
+        found = await sessions._summaries(connection, [place.key for place in places], conditions, conditions)
         return [found[place.key] for place in places]
 
     expected = await store.read(of_records)
