@@ -20,7 +20,8 @@ async def keeping_figures(connection: AsyncConnection, ids: Collection[str]) -> 
         ids: Every interception that may change; some may not exist before or after. Those that only move to another thread or
             session the body names by calling what it gets, before it moves them.
     """
-    async with rollups.keeping_rollups(connection, ids), session_parts.keeping_sessions(connection, ids) as touch:
+    # The inner one writes first: figures and then parts, in every transaction, or two could wait for each other.
+    async with session_parts.keeping_sessions(connection, ids) as touch, rollups.keeping_rollups(connection, ids):
         yield touch
 
 

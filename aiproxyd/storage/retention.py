@@ -120,8 +120,8 @@ async def delete_records(connection: AsyncConnection, before: dt.datetime, limit
     ids = list((await connection.execute(oldest)).scalars())
     if not ids:
         return 0
-    await forget_records(connection, ids)
     async with keeping_sessions(connection, ids):
+        await forget_records(connection, ids)
         # What belongs to them goes along.
         return int((await connection.execute(delete(interceptions).where(columns.id.in_(ids)))).rowcount)
 

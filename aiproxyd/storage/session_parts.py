@@ -48,7 +48,7 @@ _ROWS_AT_ONCE = 1000
 async def keeping_sessions(connection: AsyncConnection, ids: Collection[str]) -> AsyncIterator[Touch]:
     """Do to the parts of sessions what the body of the `with` does to the interceptions `ids`.
 
-    The caller has PostgreSQL's locks of those interceptions; those of the parts are taken at the end.
+    Holds PostgreSQL's locks of those interceptions, and at the end those of their parts. Figures by day are written before.
 
     Args:
         connection: In a transaction.
@@ -56,6 +56,7 @@ async def keeping_sessions(connection: AsyncConnection, ids: Collection[str]) ->
             changes them.
     """
     touched = set(ids)
+    await lock_interceptions(connection, touched)
     before = await _sums_of(connection, touched)
 
     async def touch(more: Collection[str]) -> None:

@@ -172,6 +172,34 @@ def test_parts_are_the_sums_of_the_records_after_anything(database_url: str, ope
     asyncio.run(_run(database_url, operations))
 
 
+async def test_a_part_that_loses_its_first_or_last_record_is_that_of_the_rest(store: Store) -> None:
+    lines: list[Observation] = []
+    for number in range(4):
+        at = START + number * 100
+        lines += [
+            started(f"i{number}", at=at),
+            described(f"i{number}", at=at, client_session_id="s"),
+            ended(f"i{number}", at=at + 9),
+        ]
+    await store.apply(of_worker("w", *lines), {"w-00000001.jsonl": 1})
+    (whole,) = (await store.read(parts_of)).values()
+    before = datetime.fromtimestamp(START + 150, UTC)
+    await Pruning(store, pause=False).run(Retention(records_before=before), before)
+    (rest,) = (await store.read(parts_of)).values()
+    assert rest[0] == whole[0] + timedelta(seconds=200)
+    assert await store.read(parts_of) == await store.read(sums_of_records)
+
+
+async def test_a_thread_that_moves_takes_what_it_gave_its_first_session_along(store: Store) -> None:
+    """The call that the beginning of a thread answers comes to light a batch later, and all of the thread moves."""
+    first = [*life("root", at=START + 10, answers="call-0", calls="call-1"), *life("child", at=START + 20, answers="call-1")]
+    await store.apply(of_worker("w", *first), {"w-00000001.jsonl": 1})
+    assert {key[0] for key in await store.read(parts_of)} == {"root"}
+    await store.apply(of_worker("w", *life("caller", at=START, calls="call-0")), {"w-00000001.jsonl": 2})
+    assert {key[0] for key in await store.read(parts_of)} == {"caller"}
+    assert await store.read(parts_of) == await store.read(sums_of_records)
+
+
 async def _assert_same(store: Store, selection: Selection, limit: int = 1000) -> None:
     """Compare a list, page by page, and its count with what the records give."""
 
@@ -247,14 +275,14 @@ async def test_lists_and_counts_are_those_of_the_records_whatever_is_selected(st
 async def test_daemons_that_share_sessions_lose_nothing(database_url: str) -> None:
     """Both move threads to other sessions, and delete, while the other one adds to the same."""
     stores = [await Store.open(database_url, daemon_id=name) for name in ("one", "two")]
-    first_ids = [new_id() for _ in range(4)]
+    own_ids = {name: [new_id() for _ in range(4)] for name in ("one", "two")}
 
     async def write(store: Store, name: str) -> None:
         for number in range(12):
             call = f"call-{number}"
             answers, calls = life(new_id(), at=START + 30 + number, answers=call), life(new_id(), at=START + 10, calls=call)
             shared = [started(id_ := new_id(), at=START + number), described(id_, client_session_id="shared"), ended(id_)]
-            for part, lines in enumerate((answers, calls, shared, life(first_ids[number % 4], at=START))):
+            for part, lines in enumerate((answers, calls, shared, life(own_ids[name][number % 4], at=START))):
                 await store.apply(of_worker(name, *lines), {f"{name}-00000001.jsonl": number * 4 + part + 1})
 
     async def prune() -> None:
