@@ -1,6 +1,7 @@
 """What is measured of one proxy: CPU time per unit of work, latencies, memory, streams. The load is in `load`, the proxies in `peers`."""
 
 import asyncio
+import math
 import statistics
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -18,6 +19,8 @@ PRESSURES = (1, 2, 4, 8, 16, 32, 64, 128)
 P99_BOUNDS_MILLISECONDS = (5, 10, 20, 50)
 
 _IDLE_SECONDS = 3.0
+# A stream takes two seconds; what has not come after so long never comes.
+_STREAMS_TIMEOUT_SECONDS = 60.0
 
 
 class Measurement:
@@ -82,11 +85,26 @@ class Measurement:
         for count in STREAM_COUNTS:
             before = self._peer.memory_bytes()
             during: list[int] = []
-            seen = await self._cpu_of(
-                f"stream_{count}",
-                count,
-                partial(work.streams, self._load, self._https, count=count, during=partial(self._note_memory, during)),
-            )
+            try:
+                async with asyncio.timeout(_STREAMS_TIMEOUT_SECONDS):
+                    seen = await self._cpu_of(
+                        f"stream_{count}",
+                        count,
+                        partial(work.streams, self._load, self._https, count=count, during=partial(self._note_memory, during)),
+                    )
+            except TimeoutError:
+                # Some were never answered to their end: there is no figure, and that is one.
+                for name in (
+                    "first_byte_{}_p50",
+                    "first_byte_{}_p99",
+                    "event_{}_p50",
+                    "event_{}_p99",
+                    "stream_{}",
+                    "stream_{}_kilobytes",
+                ):
+                    values[name.format(count)] = math.nan
+                values[f"flowing_{count}"] = 0
+                continue
             _note_streams(values, count, seen)
             values[f"stream_{count}_kilobytes"] = max(0, during[0] - before) / count / 1024
 

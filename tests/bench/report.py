@@ -1,6 +1,7 @@
 """From the figures of a run to a JSON file, a table on the terminal, and the same table in `docs/performance.md`."""
 
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -168,4 +169,6 @@ def _spread(values: list[float]) -> str:
 
 
 def _figure(value: float) -> str:
+    if math.isnan(value):
+        return "none"
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
