@@ -81,7 +81,11 @@ def test_a_request_shows_in_every_dialect_with_its_cost_and_its_trace(
 
 @pytest.mark.parametrize(
     "attack",
-    ['x"} 1\\ncoder_ai_gateway_interceptions_total{forged="yes', "'; DROP TABLE interceptions; --", "<script>alert(1)</script>"],
+    [
+        'x"} 1\\ncoder_ai_gateway_interceptions_total{forged="yes',
+        "'; DROP TABLE interceptions; --",
+        "<script>alert(1)</script>",
+    ],
 )
 def test_the_value_of_a_header_label_is_text(own_daemon: DaemonMaker, model: str, attack: str) -> None:
     daemon = own_daemon(config={"metrics": {"dialects": ["coder", "bifrost"], "header_labels": {"team": "x-bf-prom-team"}}})
