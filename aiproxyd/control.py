@@ -6,7 +6,6 @@ next control process.
 
 import asyncio
 import contextlib
-import fcntl
 import gc
 import json
 import os
@@ -32,6 +31,7 @@ from aiproxyd.classify import Provider, ProviderStatus, ProviderTable
 from aiproxyd.config.keys import problems_of, read_keys, upstream_rules
 from aiproxyd.config.providers import provider_table
 from aiproxyd.config.schema import AuthMode, Config, keeping_restart_fields, restart_fields_changed
+from aiproxyd.data_folder import own_folder, sole_control
 from aiproxyd.exceptions import AiproxydError
 from aiproxyd.fold import Fold, LiveSink
 from aiproxyd.housekeeping import keep_statistics, prune
@@ -154,10 +154,10 @@ class Control:
         self._keys = read_keys(config, self._environ)
         self._hide_secrets()
         check_files(config)
-        _own_folder(config.data_dir)
-        stack.enter_context(_sole_control(config.data_dir))
+        own_folder(config.data_dir)
+        stack.enter_context(sole_control(config.data_dir))
         journal = config.data_dir / "journal"
-        _own_folder(journal)
+        own_folder(journal)
         self._ca = CertificateAuthority.of(config)
         self._prices = PriceBook(config.pricing.to_overrides())
         self._store = await Store.open(config.store_url, daemon_id=daemon_id_of(journal), pricer=self._prices)
@@ -459,30 +459,6 @@ class Control:
 
 def _for_workers(config: Config, keys: Mapping[str, ProviderKeys], generation: int) -> Configure:
     return Configure(config=msgspec.Raw(config.for_workers()), keys=dict(keys), generation=generation)
-
-
-def _own_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as exc:
-        raise AiproxydError(f"{folder} cannot be used as data_dir: {exc.strerror}") from exc
-
-
-@contextlib.contextmanager
-def _sole_control(data_dir: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202
-    """Hold the lock that keeps a second daemon off the same folder."""
-    try:
-        lock = os.open(data_dir / "control.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as exc:
-        raise AiproxydError(f"{data_dir} cannot be used as data_dir: {exc.strerror}") from exc
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AiproxydError(f"another aiproxyd uses {data_dir}; stop it or set another data_dir") from None
-        yield
-    finally:
-        os.close(lock)
 
 
 def _replace(path: Path, text: str) -> None:

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from aiproxyd.classify import ProviderStatus, ProviderTable
-from aiproxyd.mitm.front import FrontSettings, RefusalLog
+from aiproxyd.mitm.front import FrontSettings
+from aiproxyd.mitm.refusals import RefusalLog
 from aiproxyd.model.observation import ConnectDecided, TunnelClosed
 from aiproxyd.model.verdict import Action
 from tests.unit.mitm.stage import (
