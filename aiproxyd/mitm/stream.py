@@ -10,6 +10,7 @@ Facts:
 """
 
 import asyncio
+import errno
 import logging
 import socket
 import ssl
@@ -175,7 +176,9 @@ class Stream:
             number = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if not number:
                 return data
-            self._error = ConnectionResetError(number, "the peer reset the connection")
+            # A reset after the peer's end answers what TLS sends when it meets an end without close_notify: nothing is lost by it.
+            if number != errno.EPIPE:
+                self._error = ConnectionResetError(number, "the peer reset the connection")
         # The loop may never call again; what came before the reset is still to be read.
         self._loop.call_soon(self.on_readable)
         return data

@@ -79,8 +79,8 @@ class IdentityService:
         pem = self._folder / "identity-leaf.pem"
         pem.write_bytes(leaf.private_key_pem.bytes() + b"".join(part.bytes() for part in leaf.cert_chain_pems))
         config = uvicorn.Config(
-            self._app(), host="127.0.0.1", port=self.port, ssl_certfile=str(pem), ssl_keyfile=str(pem), log_level="error",
-            lifespan="off",
+            self._app(), host="127.0.0.1", port=self.port, ssl_certfile=str(pem), ssl_keyfile=str(pem), lifespan="off",
+            log_config=None,  # its own would be this whole process's
         )  # fmt: skip
         server = self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(server)))

@@ -232,13 +232,18 @@ async def test_tls_that_ends_by_its_rules_is_not_ragged(secured):
     assert not right.is_ragged
 
 
-async def test_tls_that_is_cut_is_ragged(secured):
+@pytest.mark.parametrize("size", [4, 16384, 20_000, 60_000])
+async def test_tls_that_is_cut_is_ragged(secured, size):
     (left, right), (_, at_right) = secured
-    left.write(b"last")
+    # All of it waits when it is read, so that one read meets the end behind the bytes and TLS answers it to nobody.
+    right.pause()
+    left.write(bytes(size))
     left.close()
-    await until(lambda: at_right.told == ["end"])
+    right.resume()
+    await until(lambda: at_right.told)
+    assert at_right.told == ["end"]
     assert right.is_ragged
-    assert at_right.received == b"last"
+    assert len(at_right.received) == size
 
 
 async def test_tls_that_is_reset_is_broken(secured):
