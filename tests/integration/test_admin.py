@@ -1,21 +1,32 @@
 """The admin server: health, readiness, metrics, the CA, and who may read them."""
 
 import json
+import urllib.request
 
-from tests.support.clients import decrypted, message
-from tests.support.daemon import Daemon
+from tests.support.clients import Wire, decrypted, message
+from tests.support.daemon import Daemon, eventually
 
 
-def test_health_readiness_metrics_and_ca_are_served(relay_daemon: Daemon) -> None:
+def test_health_readiness_and_metrics_are_served(relay_daemon: Daemon) -> None:
     assert relay_daemon.get("/healthz")[0] == 200
     status, body = relay_daemon.get("/readyz")
     assert status == 200
     assert {"store", "providers", "workers", "journal"} <= set(str(json.loads(body))) or b"store" in body
-    status, pem = relay_daemon.get("/ca-cert.pem")
-    assert status == 200
+    assert relay_daemon.get("/no-such-page")[0] == 404
+
+
+def test_ca_endpoint_serves_the_certificate(relay_daemon: Daemon) -> None:
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{relay_daemon.admin_url}/ca-cert.pem") as answer:
+        assert answer.status == 200
+        assert answer.headers["content-type"] == "application/x-pem-file"
+        assert answer.headers["content-disposition"] == "attachment; filename=ca-cert.pem"
+        pem = answer.read()
     assert pem.startswith(b"-----BEGIN CERTIFICATE-----")
     assert b"PRIVATE" not in pem
-    assert relay_daemon.get("/no-such-page")[0] == 404
+    (relay_daemon.folder / "served.pem").write_bytes(pem)
+    with Wire(relay_daemon) as wire:
+        assert wire.connect("api.anthropic.com:443").status == 200
+        wire.start_tls("api.anthropic.com", relay_daemon.folder / "served.pem")
 
 
 def test_metrics_have_the_names_and_types_of_coder(relay_daemon: Daemon) -> None:
@@ -50,9 +61,6 @@ def test_a_token_protects_what_is_not_public(own_daemon) -> None:
 
 
 def test_a_reload_changes_what_may_change_and_keeps_live_streams(own_daemon, provider, model: str) -> None:
-    from tests.support.clients import Wire, message
-    from tests.support.daemon import eventually
-
     daemon: Daemon = own_daemon()
     gate = provider.gate(model)
     model += f"+gate={model}"

@@ -1,5 +1,6 @@
 """`providers[].target`: decrypted requests go to a Coder AI Gateway instead of the provider. Coder's own cases, by their lines."""
 
+import json
 import ssl
 import uuid
 from typing import Any
@@ -47,6 +48,52 @@ def asked(daemon: Daemon, provider: FakeProvider, model: str, **arguments: Any) 
 def daemon(tmp_path_factory: pytest.TempPathFactory, provider: FakeProvider) -> Any:
     with Daemon(tmp_path_factory.mktemp("targeted"), provider, config=targeted()) as daemon:
         yield daemon
+
+
+def test_construction_missing_empty_and_invalid_gateway_url_and_one_with_a_query(
+    own_daemon: DaemonMaker, provider: FakeProvider, model: str
+) -> None:
+    wrong = {
+        "empty": ("", "does not begin with https:// or http://"),
+        "no-scheme": ("gateway.example.com", "does not begin with https:// or http://"),
+        "other-scheme": ("ftp://gateway.example.com", "does not begin with https:// or http://"),
+        "no-host": ("https://", "has no host"),
+        "no-port": ("https://gateway.example.com:99999", "has no usable host or port"),
+        "credentials": ("https://me:hunter2@gateway.example.com", "holds credentials"),
+        "query": ("https://gateway.example.com/?token=hunter2", "has a query or a fragment"),
+    }
+    providers = [
+        {"name": name, "type": "openai-compat", "base_url": f"https://{name}.example.com", "target": target}
+        for name, (target, _) in wrong.items()
+    ]
+    # Without a target there is no gateway, and requests go to the provider.
+    daemon = own_daemon(config={"providers": [{"name": "missing", "type": "anthropic"}, *providers]})
+    assert ask(daemon, model).status_code == 200
+    assert provider.ledger.one(model).sni == "api.anthropic.com"
+    listed = daemon.command("providers", "list", "--output", "json").stdout
+    found = {entry["name"]: (entry["status"], entry["reason"]) for entry in json.loads(listed)}
+    assert found.pop("missing") == ("enabled", "")
+    for name, (_, words) in wrong.items():
+        status, reason = found.pop(name)
+        assert status == "error"
+        assert words in reason
+        with Wire(daemon) as wire:
+            assert wire.connect(f"{name}.example.com:443").status == 403
+    assert not found
+    assert "hunter2" not in listed + daemon.log()
+
+
+def test_construction_default_port_of_the_gateway_is_not_appended_and_an_explicit_one_is_kept(
+    own_daemon: DaemonMaker, provider: FakeProvider, model: str
+) -> None:
+    for target, host in (
+        (f"http://{PLAIN_HOST}", PLAIN_HOST),
+        ("https://llm.example.net", "llm.example.net"),
+        ("https://llm.example.net:8443", "llm.example.net:8443"),
+    ):
+        daemon = own_daemon(config=targeted(target))
+        assert ask(daemon, f"{model}-{host}").status_code == 200
+        assert provider.ledger.one(f"{model}-{host}").header("host") == host
 
 
 @pytest.mark.parametrize("port", [443, 8443])
@@ -160,19 +207,19 @@ def test_private_ip_the_gateway_url_is_allowed(own_daemon: DaemonMaker, provider
     asked(daemon, provider, model)
 
 
+@pytest.mark.parametrize("change", [{"enabled": False}, {"name": "claude"}], ids=["disabled", "renamed"])
 def test_reload_a_stale_connection_stops_routing_when_its_provider_is_disabled_or_renamed(
-    own_daemon: DaemonMaker, provider: FakeProvider, model: str
+    own_daemon: DaemonMaker, provider: FakeProvider, model: str, change: dict[str, Any]
 ) -> None:
     daemon = own_daemon(config=targeted())
     with Wire(daemon) as wire:
         assert wire.connect("api.anthropic.com:443").status == 200
         wire.start_tls("api.anthropic.com", daemon.ca_file)
-        # The next request is on its way when the provider is renamed, so the connection cannot just be closed.
+        # The next request is on its way when the provider changes, so the connection cannot just be closed.
         body = b'{"model": "%s", "messages": []}' % model.encode()
         head = f"POST /v1/messages HTTP/1.1\r\nHost: api.anthropic.com\r\nContent-Length: {len(body)}\r\n"
         wire.send(head.encode())
-        renamed = [{"name": "claude", "type": "anthropic", "target": GATEWAY}]
-        daemon.write_config(providers=renamed)
+        daemon.write_config(providers=[{"name": "anthropic", "type": "anthropic", "target": GATEWAY} | change])
         daemon.reload()
         daemon.wait_for_log("configuration reloaded")
         wire.send(b"\r\n" + body)

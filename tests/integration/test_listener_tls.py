@@ -214,7 +214,7 @@ def test_the_proxy_may_listen_with_tls_alone(own_daemon: DaemonMaker, tmp_path: 
 
 
 @pytest.mark.parametrize("missing", ["cert_file", "key_file"])
-def test_tls_cert_without_key_key_without_cert(own_daemon: DaemonMaker, tmp_path: Path, missing: str) -> None:
+def test_construction_tls_cert_without_key_key_without_cert(own_daemon: DaemonMaker, tmp_path: Path, missing: str) -> None:
     front = Front(tmp_path)
     config = front.config
     del config["listen_tls"][missing]  # type: ignore[attr-defined]
@@ -222,7 +222,7 @@ def test_tls_cert_without_key_key_without_cert(own_daemon: DaemonMaker, tmp_path
         own_daemon(config=config, start=False).start()
 
 
-def test_invalid_listener_tls_files(own_daemon: DaemonMaker, tmp_path: Path) -> None:
+def test_construction_invalid_listener_tls_files(own_daemon: DaemonMaker, tmp_path: Path) -> None:
     front = Front(tmp_path)
     front.cert_file.write_text("no certificate")
     daemon = own_daemon(config=front.config, start=False)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import trustme
 import yaml
 
 from tests.support.clients import decrypted, message
@@ -94,37 +95,79 @@ def test_a_port_in_use_exits_with_1_and_leaves_no_process(tmp_path: Path, which:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("mistake", ["open", "mismatched", "leaf", "rubbish", "missing"])
-def test_an_unusable_ca_exits_with_1(tmp_path: Path, mistake: str) -> None:
-    import trustme
+class CaFiles:
+    """A CA of the operator's own, as two files that a test may spoil."""
 
-    ca, other = trustme.CA(), trustme.CA()
-    cert_file, key_file = tmp_path / "ca.pem", tmp_path / "ca.key"
-    cert_file.write_bytes(ca.cert_pem.bytes())
-    key_file.write_bytes(ca.private_key_pem.bytes())
-    key_file.chmod(0o600)
-    match mistake:
-        case "open":
-            key_file.chmod(0o644)
-        case "mismatched":
-            key_file.write_bytes(other.private_key_pem.bytes())
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.authority = trustme.CA()
+        self.cert_file, self.key_file = folder / "ca.pem", folder / "ca.key"
+        self.cert_file.write_bytes(self.authority.cert_pem.bytes())
+        self.key_file.write_bytes(self.authority.private_key_pem.bytes())
+        self.key_file.chmod(0o600)
+
+    def start(self, *settings: str) -> subprocess.CompletedProcess[str]:
+        """Start a daemon with these settings of the section `ca`, both when none is named."""
+        files = {"cert_file": str(self.cert_file), "key_file": str(self.key_file)}
+        config = {
+            "listen": "127.0.0.1:0",
+            "admin": {"listen": "127.0.0.1:0"},
+            "ca": {name: file for name, file in files.items() if name in (settings or files)},
+        }
+        return run(self.folder, yaml.safe_dump(config))
+
+    def assert_refused(self, culprit: Path) -> None:
+        """The daemon does not start, and says which file is to blame."""
+        done = self.start()
+        assert done.returncode == 1, done.stderr
+        assert "Traceback" not in done.stderr
+        assert str(culprit) in done.stderr
+
+
+@pytest.fixture
+def ca_files(tmp_path: Path) -> CaFiles:
+    return CaFiles(tmp_path)
+
+
+def test_construction_missing_cert(ca_files: CaFiles) -> None:
+    ca_files.cert_file.unlink()
+    ca_files.assert_refused(ca_files.cert_file)
+    unnamed = ca_files.start("key_file")
+    assert unnamed.returncode == 2
+    assert "ca: cert_file and key_file go together" in unnamed.stderr
+
+
+def test_construction_missing_key(ca_files: CaFiles) -> None:
+    ca_files.key_file.unlink()
+    ca_files.assert_refused(ca_files.key_file)
+    unnamed = ca_files.start("cert_file")
+    assert unnamed.returncode == 2
+    assert "ca: cert_file and key_file go together" in unnamed.stderr
+
+
+@pytest.mark.parametrize("content", [b"", b"not a certificate", b"\xff\x00", "half", "key", "leaf"])
+def test_construction_invalid_cert_file(ca_files: CaFiles, content: bytes | str) -> None:
+    match content:
+        case "half":
+            content = ca_files.authority.cert_pem.bytes()[:200]
+        case "key":
+            content = ca_files.authority.private_key_pem.bytes()
         case "leaf":
-            leaf = ca.issue_cert("example.com")
-            cert_file.write_bytes(leaf.cert_chain_pems[0].bytes())
-            key_file.write_bytes(leaf.private_key_pem.bytes())
-        case "rubbish":
-            key_file.write_text("not a key")
-        case "missing":
-            key_file.unlink()
-    config = {
-        "listen": "127.0.0.1:0",
-        "admin": {"listen": "127.0.0.1:0"},
-        "ca": {"cert_file": str(cert_file), "key_file": str(key_file)},
-    }
-    done = run(tmp_path, yaml.safe_dump(config))
-    assert done.returncode == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    assert str(cert_file) in done.stderr or str(key_file) in done.stderr
+            leaf = ca_files.authority.issue_cert("example.com")
+            content = leaf.cert_chain_pems[0].bytes()
+            ca_files.key_file.write_bytes(leaf.private_key_pem.bytes())
+    assert isinstance(content, bytes)
+    ca_files.cert_file.write_bytes(content)
+    ca_files.assert_refused(ca_files.cert_file)
+
+
+def test_a_key_of_the_ca_that_is_open_to_others_or_another_s_or_none_is_refused(ca_files: CaFiles) -> None:
+    ca_files.key_file.chmod(0o644)
+    ca_files.assert_refused(ca_files.key_file)
+    ca_files.key_file.chmod(0o600)
+    for content in (trustme.CA().private_key_pem.bytes(), b"not a key"):
+        ca_files.key_file.write_bytes(content)
+        ca_files.assert_refused(ca_files.key_file)
 
 
 def test_a_mistake_at_reload_keeps_the_old_configuration(own_daemon) -> None:

@@ -1,6 +1,7 @@
 """What an operator meets when the configuration changes under a running daemon."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import yaml
 
 from tests.support.clients import Wire, decrypted, message
 from tests.support.daemon import Daemon, Metrics, eventually
+from tests.support.fake_provider import FakeProvider
 
 ATTEMPT = "providers_last_reload_timestamp_seconds"
 SUCCESS = "providers_last_reload_success_timestamp_seconds"
@@ -74,7 +76,9 @@ def test_a_change_of_the_file_is_noticed_however_it_is_made(own_daemon) -> None:
         (None, "cannot be read: No such file or directory"),
     ],
 )
-def test_a_bad_file_keeps_the_old_configuration(relay_daemon: Daemon, text: str | None, named: str, model: str) -> None:
+def test_reload_refresh_error_keeps_the_previous_snapshot_and_recovery_applies(
+    relay_daemon: Daemon, text: str | None, named: str, model: str
+) -> None:
     daemon = relay_daemon
     good = daemon.config_file.read_text()
     before, logged = daemon.metrics(), len(daemon.log())
@@ -182,41 +186,120 @@ def is_routed(daemon: Daemon, host: str) -> bool:
     return bool(eventually(counted, "the session to be counted") == (1, 0))
 
 
-def test_hot_reload_empty_create_rename_move_add_delete_and_recreate(own_daemon) -> None:
-    daemon: Daemon = own_daemon(config={"providers": []})
-    first, second = "api.anthropic.com", "api.openai.com"
-    claude = {"name": "claude", "type": "anthropic"}
-    for step, providers, routed in (
-        ("create", [claude], {first}),
-        ("rename", [{**claude, "name": "renamed"}], {first}),
-        ("host move", [{**claude, "hosts": [second]}], {second}),
-        ("add a second", [claude, OPENAI], {first, second}),
-        ("delete one", [OPENAI], {second}),
-        ("delete all", [], set()),
-        ("recreate", [claude], {first}),
-    ):
-        daemon.config["providers"] = providers
-        before = daemon.metrics()
-        daemon.write_config()
-        attempted_after(daemon, before)
-        expected = {str(provider["name"]): "enabled" for provider in providers}
+# Lines of the acceptance list of Coder's proxy. One daemon is reloaded from line to line; each begins with a state of its own.
+
+FIRST_HOST, SECOND_HOST = "api.anthropic.com", "api.openai.com"
+CLAUDE = {"name": "claude", "type": "anthropic"}
+BROKEN = [
+    {"name": "empty-url", "type": "openai-compat", "base_url": ""},
+    {"name": "malformed", "type": "openai-compat", "base_url": "://"},
+    {"name": "no-host", "type": "openai-compat", "base_url": "https://"},
+]
+ERRORS = {"empty-url": "error", "malformed": "error", "no-host": "error"}
+
+
+class Reloadable:
+    """A daemon whose providers are replaced while it runs."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.daemon = daemon
+
+    def use(self, *providers: dict[str, object], but: dict[str, str] | None = None) -> None:
+        """Return when exactly these providers are shown; `enabled`, but for those that `but` says more of."""
+        statuses_of = {str(entry["name"]): "enabled" for entry in providers} | (but or {})
+        if self.daemon.config.get("providers") == list(providers):
+            return
+        before = self.daemon.metrics()
+        self.daemon.config["providers"] = list(providers)
+        self.daemon.write_config()
+        self.daemon.reload()
+        attempted_after(self.daemon, before)
         for prefix in PREFIXES:
             # The series of a name that is gone are gone, too.
-            eventually(lambda prefix=prefix: statuses(daemon.metrics(), prefix) == expected, f"the step {step!r}")
-        assert {host for host in (first, second) if is_routed(daemon, host)} == routed, step
+            eventually(lambda prefix=prefix: statuses(self.daemon.metrics(), prefix) == statuses_of, "the providers")
+
+    def routed(self) -> set[str]:
+        """Return which of the two hosts belong to a provider."""
+        return {host for host in (FIRST_HOST, SECOND_HOST) if is_routed(self.daemon, host)}
 
 
-def test_invalid_providers_are_errors_while_valid_ones_route(own_daemon) -> None:
-    broken = [
-        {"name": "empty-url", "type": "openai-compat", "base_url": ""},
-        {"name": "malformed", "type": "openai-compat", "base_url": "://"},
-        {"name": "no-host", "type": "openai-compat", "base_url": "https://"},
-    ]
-    daemon: Daemon = own_daemon(config={"providers": [ANTHROPIC, {"name": "zz-second", "type": "anthropic"}, *broken]})
-    errors = {"empty-url": "error", "malformed": "error", "no-host": "error"}
-    assert statuses(daemon.metrics()) == {"anthropic": "enabled", "zz-second": "proxy_excluded", **errors}
-    assert is_routed(daemon, "api.anthropic.com")
-    daemon.config["providers"] = broken
-    daemon.write_config()
-    eventually(lambda: statuses(daemon.metrics()) == errors, "the entries that are all wrong")
-    assert not is_routed(daemon, "api.anthropic.com")
+@pytest.fixture(scope="module")
+def reloadable(tmp_path_factory: pytest.TempPathFactory, provider: FakeProvider) -> Iterator[Reloadable]:
+    with Daemon(tmp_path_factory.mktemp("reloadable"), provider, config={"providers": []}) as daemon:
+        yield Reloadable(daemon)
+
+
+def test_hot_reload_empty_is_not_routed(reloadable: Reloadable) -> None:
+    reloadable.use()
+    assert reloadable.routed() == set()
+
+
+def test_hot_reload_create(reloadable: Reloadable) -> None:
+    reloadable.use()
+    reloadable.use(CLAUDE)
+    assert reloadable.routed() == {FIRST_HOST}
+
+
+def test_hot_reload_rename_and_the_old_metric_series_is_gone(reloadable: Reloadable) -> None:
+    reloadable.use(CLAUDE)
+    reloadable.use({**CLAUDE, "name": "renamed"})
+    assert reloadable.routed() == {FIRST_HOST}
+    for prefix in PREFIXES:
+        assert statuses(reloadable.daemon.metrics(), prefix) == {"renamed": "enabled"}
+
+
+def test_hot_reload_host_move(reloadable: Reloadable) -> None:
+    reloadable.use(CLAUDE)
+    reloadable.use({**CLAUDE, "hosts": [SECOND_HOST]})
+    assert reloadable.routed() == {SECOND_HOST}
+
+
+def test_hot_reload_add_second(reloadable: Reloadable) -> None:
+    reloadable.use(CLAUDE)
+    reloadable.use(CLAUDE, OPENAI)
+    assert reloadable.routed() == {FIRST_HOST, SECOND_HOST}
+
+
+def test_hot_reload_delete_one(reloadable: Reloadable) -> None:
+    reloadable.use(CLAUDE, OPENAI)
+    reloadable.use(OPENAI)
+    assert reloadable.routed() == {SECOND_HOST}
+
+
+def test_hot_reload_delete_all(reloadable: Reloadable) -> None:
+    reloadable.use(CLAUDE, OPENAI)
+    reloadable.use()
+    assert reloadable.routed() == set()
+
+
+def test_hot_reload_recreate(reloadable: Reloadable) -> None:
+    reloadable.use(CLAUDE)
+    reloadable.use()
+    reloadable.use(CLAUDE)
+    assert reloadable.routed() == {FIRST_HOST}
+
+
+def test_reload_timestamps_are_above_zero(reloadable: Reloadable) -> None:
+    reloadable.use(CLAUDE)
+    reloadable.use(OPENAI)
+    metrics = reloadable.daemon.metrics()
+    for prefix in PREFIXES:
+        assert metrics.total(prefix + SUCCESS) >= metrics.total(prefix + ATTEMPT) > 0
+
+
+def test_reload_invalid_providers_get_the_status_error_while_valid_ones_route(reloadable: Reloadable) -> None:
+    reloadable.use()
+    reloadable.use(ANTHROPIC, *BROKEN, but=ERRORS)
+    assert reloadable.routed() == {FIRST_HOST}
+
+
+def test_reload_duplicate_host_first_wins_second_is_excluded(reloadable: Reloadable) -> None:
+    reloadable.use()
+    reloadable.use({"name": "zz-second", "type": "anthropic"}, ANTHROPIC, but={"zz-second": "proxy_excluded"})
+    assert reloadable.routed() == {FIRST_HOST}
+
+
+def test_reload_all_invalid_is_an_empty_router(reloadable: Reloadable) -> None:
+    reloadable.use(ANTHROPIC)
+    reloadable.use(*BROKEN, but=ERRORS)
+    assert reloadable.routed() == set()

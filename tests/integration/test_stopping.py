@@ -51,7 +51,7 @@ def test_sigterm_closes_the_listener_at_once_and_lets_the_stream_finish(
     assert_matches(daemon.record(model), provider.ledger.one(model), prompt="hello")
 
 
-def test_a_second_sigterm_closes_what_is_open(own_daemon, model: str, engine: str) -> None:
+def test_close_is_idempotent_and_a_second_sigterm_closes_what_is_open(own_daemon, model: str, engine: str) -> None:
     daemon: Daemon = own_daemon(config={"decrypt": {"engine": engine}, "drain_timeout_seconds": 60})
     port = daemon.port
     with Wire(daemon) as wire:

@@ -76,7 +76,7 @@ def tunnelled(daemon: Daemon, provider: FakeProvider) -> dict[str, Any]:
         return dict(client.post("https://files.example.com/thing", content=b"12345").json())
 
 
-def test_tunnelled_via_http_and_https_upstream_and_decrypted_traffic_as_well(
+def test_upstream_proxy_tunnelled_via_http_and_https_upstream_and_decrypted_traffic_as_well(
     chained: Maker, upstream: ScriptedProxy, roots: Path, provider: FakeProvider, model: str, engine: str
 ) -> None:
     daemon = chained(upstream.url("user:pass"), engine=engine, upstream_proxy_ca_file=str(roots))
@@ -104,7 +104,9 @@ def test_tunnelled_via_http_and_https_upstream_and_decrypted_traffic_as_well(
         ("", ""),
     ],
 )
-def test_header_sent_with_the_auth_formats(chained: Maker, provider: FakeProvider, credentials: str, sent: str) -> None:
+def test_upstream_proxy_header_sent_with_the_auth_formats(
+    chained: Maker, provider: FakeProvider, credentials: str, sent: str
+) -> None:
     with ScriptedProxy(provider.port) as upstream:
         daemon = chained(upstream.url(credentials))
         assert tunnelled(daemon, provider)["received"] == 5
@@ -117,7 +119,9 @@ def test_header_sent_with_the_auth_formats(chained: Maker, provider: FakeProvide
         assert base64.b64encode(sent.encode()).decode() not in daemon.log() or not sent
 
 
-def test_mitm_not_via_upstream_when_that_is_switched_off(chained: Maker, provider: FakeProvider, model: str) -> None:
+def test_upstream_proxy_mitm_not_via_upstream_when_that_is_switched_off(
+    chained: Maker, provider: FakeProvider, model: str
+) -> None:
     with ScriptedProxy(provider.port) as upstream:
         daemon = chained(upstream.url(), upstream_proxy_decrypted=False)
         # The provider's name cannot be resolved here, so a direct dial shows as a 502.
@@ -254,27 +258,27 @@ def status_of(daemon: Daemon, authority: str) -> int:
 
 
 @pytest.mark.parametrize("authority_text", ["127.0.0.1:443", "[::1]:443", "169.254.169.254:80"])
-def test_blocked_ip_through_upstream(chained: Maker, provider: FakeProvider, authority_text: str) -> None:
+def test_private_ip_blocked_ip_through_upstream(chained: Maker, provider: FakeProvider, authority_text: str) -> None:
     with ScriptedProxy(provider.port) as upstream:
         assert status_of(chained(upstream.url()), authority_text) == 403
         assert upstream.heads == []
 
 
-def test_blocked_hostname_through_upstream(chained: Maker, provider: FakeProvider) -> None:
+def test_private_ip_blocked_hostname_through_upstream(chained: Maker, provider: FakeProvider) -> None:
     with ScriptedProxy(provider.port) as upstream:
         daemon = chained(upstream.url(), upstream_proxy_resolves=False)
         assert status_of(daemon, "localhost:443") == 403
         assert upstream.heads == []
 
 
-def test_host_invalid_is_a_502_also_through_upstream(chained: Maker, provider: FakeProvider) -> None:
+def test_private_ip_host_invalid_is_a_502_also_through_upstream(chained: Maker, provider: FakeProvider) -> None:
     with ScriptedProxy(provider.port) as upstream:
         daemon = chained(upstream.url(), upstream_proxy_resolves=False)
         assert status_of(daemon, "host.invalid:443") == 502
         assert upstream.heads == []
 
 
-def test_cidr_allow_through_upstream(chained: Maker, provider: FakeProvider) -> None:
+def test_private_ip_cidr_allow_through_upstream(chained: Maker, provider: FakeProvider) -> None:
     with ScriptedProxy(provider.port) as upstream:
         daemon = chained(upstream.url(), upstream_proxy_resolves=False, allowed_private_cidrs=["127.0.0.0/8", "::1/128"])
         assert status_of(daemon, "127.0.0.1:443") == 200
@@ -282,7 +286,7 @@ def test_cidr_allow_through_upstream(chained: Maker, provider: FakeProvider) -> 
         assert [head.split()[1] for head in upstream.heads] == [b"127.0.0.1:443", b"localhost:443"]
 
 
-def test_public_address_is_fine_through_upstream(chained: Maker, provider: FakeProvider) -> None:
+def test_private_ip_public_address_is_fine_through_upstream(chained: Maker, provider: FakeProvider) -> None:
     with ScriptedProxy(provider.port) as upstream:
         assert status_of(chained(upstream.url(), upstream_proxy_resolves=False), "8.8.8.8:443") == 200
 
@@ -344,26 +348,42 @@ def _listens(port: int) -> bool:
 # Construction
 
 
-@pytest.mark.parametrize(
-    ("egress", "words"),
-    [
-        ({"upstream_proxy": "ftp://127.0.0.1:1"}, "does not begin with http:// or https://"),
-        ({"upstream_proxy": "http://"}, "has no usable host or port"),
-        ({"upstream_proxy": "http://user:hunter2@:8080"}, "has no usable host or port"),
-        ({"upstream_proxy": "http://:@127.0.0.1:1"}, "neither a user nor a password"),
-        ({"upstream_proxy": "https://127.0.0.1:1", "upstream_proxy_ca_file": "/nowhere/ca.pem"}, "No such file"),
-        ({"upstream_proxy_except": ["a b"]}, "no host, suffix, address or network"),
-        ({"allowed_private_cidrs": ["10.0.0.0/99"]}, "10.0.0.0/99"),
-    ],
-)
-def test_invalid_upstream_proxy_ca_file_not_found_credentials_both_empty_invalid_allowed_cidr(
-    own_daemon: DaemonMaker, egress: dict[str, Any], words: str
-) -> None:
+def refused(own_daemon: DaemonMaker, **egress: Any) -> str:
+    """Return what a daemon says that does not start because of these settings."""
     daemon = own_daemon(start=False, config={"egress": egress})
     with pytest.raises(RuntimeError) as failed:
         daemon.start()
-    assert words in str(failed.value)
     assert "hunter2" not in str(failed.value)
+    return str(failed.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("ftp://127.0.0.1:1", "does not begin with http:// or https://"),
+        ("http://", "has no usable host or port"),
+        ("http://user:hunter2@:8080", "has no usable host or port"),
+    ],
+)
+def test_construction_invalid_upstream_proxy(own_daemon: DaemonMaker, url: str, words: str) -> None:
+    assert words in refused(own_daemon, upstream_proxy=url)
+
+
+def test_construction_upstream_ca_file_not_found(own_daemon: DaemonMaker) -> None:
+    said = refused(own_daemon, upstream_proxy="https://127.0.0.1:1", upstream_proxy_ca_file="/nowhere/ca.pem")
+    assert "egress.upstream_proxy_ca_file: /nowhere/ca.pem cannot be used: No such file or directory" in said
+
+
+def test_construction_upstream_credentials_both_empty(own_daemon: DaemonMaker) -> None:
+    assert "neither a user nor a password" in refused(own_daemon, upstream_proxy="http://:@127.0.0.1:1")
+
+
+def test_construction_invalid_allowed_cidr(own_daemon: DaemonMaker) -> None:
+    assert "10.0.0.0/99" in refused(own_daemon, allowed_private_cidrs=["10.0.0.0/99"])
+
+
+def test_an_exception_that_names_nothing_is_refused(own_daemon: DaemonMaker) -> None:
+    assert "no host, suffix, address or network" in refused(own_daemon, upstream_proxy_except=["a b"])
 
 
 def test_the_url_may_stand_in_a_file(chained: Maker, provider: FakeProvider, tmp_path: Path) -> None:

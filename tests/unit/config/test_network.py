@@ -90,7 +90,7 @@ def test_a_tls_listener_is_whole_or_absent() -> None:
             ListenTlsConfig.model_validate({name: value for name, value in whole.items() if name != missing})
 
 
-def test_missing_and_empty_listen_address() -> None:
+def test_construction_missing_and_empty_listen_address() -> None:
     with pytest.raises(ValidationError, match="no address"):
         Config.model_validate({"listen": []})
     tls = {"listen": "127.0.0.1:1", "cert_file": "/a", "key_file": "/b"}

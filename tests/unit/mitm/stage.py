@@ -219,6 +219,7 @@ class Stage:
         tap: SeeingTap,
         decider: Decider,
         ca: CertificateAuthority,
+        leaves: LeafStore,
     ) -> None:
         self.front = front
         self.port = port
@@ -226,6 +227,7 @@ class Stage:
         self.memory = memory
         self.tap = tap
         self.decider = decider
+        self.leaves = leaves
         self.client_context = ssl.create_default_context(cadata=ca.trust_pem.decode())
         self.client_context.set_alpn_protocols(["http/1.1"])
 
@@ -274,6 +276,7 @@ async def stage(
     roots = tmp_path / "roots.pem"
     (issuer if trusted else trustme.CA()).cert_pem.write_to_path(roots)
     ca = CertificateAuthority.create(tmp_path / "ca")
+    leaves = LeafStore(ca, 7)
     memory = Memory()
     seeing = tap if tap is not None else SeeingTap()
     decider = Decider()
@@ -294,7 +297,7 @@ async def stage(
         ),
         reporter=Reporter(memory),
         tap=seeing,
-        client_contexts=ClientContexts(LeafStore(ca, 7)),
+        client_contexts=ClientContexts(leaves),
         upstream_tls=UpstreamTls(trusted_ca_file=roots),
         providers=ProviderTable([PROVIDER]),
         settings=settings,
@@ -305,7 +308,7 @@ async def stage(
     )
     front.start()
     try:
-        yield Stage(front, listener.getsockname()[1], gateway.getsockname()[1], memory, seeing, decider, ca)
+        yield Stage(front, listener.getsockname()[1], gateway.getsockname()[1], memory, seeing, decider, ca, leaves)
     finally:
         await front.close()
         assert len(front) == 0

@@ -67,7 +67,7 @@ def test_private_and_reserved_addresses_are_refused_in_every_form(address):
 
 
 @pytest.mark.parametrize("address", ALLOWED)
-def test_public_addresses_are_allowed(address):
+def test_private_ip_public_address_is_fine(address):
     assert AddressRule().allows(address)
 
 

@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import errno
 import socket
+import ssl
 
 import msgspec
 import pytest
+import trustme
 
 from aiproxyd.classify import ProviderStatus, ProviderTable
 from aiproxyd.mitm.front import FrontSettings
@@ -326,3 +328,39 @@ async def test_who_was_revoked_during_a_dial_is_known_and_in_doubt_it_is_everybo
             s.front.revoke({"5"})
         assert s.front.was_revoked("4", since=since)
         assert not s.front.was_revoked("4", since=s.front.revocations)
+
+
+async def test_certificate_cache_a_provider_host_gets_cached_a_non_provider_host_does_not(tmp_path):
+    issuer = trustme.CA()
+    of_the_origin = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    issuer.issue_cert(TUNNEL_HOST).configure_cert(of_the_origin)
+    trusting = ssl.create_default_context(cadata=issuer.cert_pem.bytes().decode())
+
+    async def origin(reader, writer):
+        await writer.start_tls(of_the_origin)
+        await echo(reader, writer)
+
+    async def shown(s, host, context):
+        reader, writer = await s.decrypt(host, context)
+        certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        if host == TUNNEL_HOST:
+            writer.write(b"over TLS of the origin")
+            assert await reader.readexactly(22) == b"over TLS of the origin"
+        writer.close()
+        return certificate
+
+    async with stage(tmp_path, answer_all, plain_handler=origin) as s:
+        assert len(s.leaves) == 0
+        # A handshake that goes through a tunnel makes no certificate, nor does a host that is refused.
+        await shown(s, TUNNEL_HOST, trusting)
+        reader, writer = await s.open()
+        writer.write(f"CONNECT {REFUSED_HOST}:443 HTTP/1.1\r\n\r\n".encode())
+        assert (await read_response(reader)).startswith(b"HTTP/1.1 403")
+        writer.close()
+        assert len(s.leaves) == 0
+        first = await shown(s, PROVIDER_HOST, None)
+        assert len(s.leaves) == 1
+        assert await shown(s, PROVIDER_HOST, None) == first
+        assert ssl.PEM_cert_to_DER_cert(s.leaves.pem_chain(PROVIDER_HOST).decode()) == first
+        await shown(s, TUNNEL_HOST, trusting)
+        assert len(s.leaves) == 1

@@ -1,5 +1,6 @@
 """Files of the network's settings are judged before anybody uses them."""
 
+import base64
 import ssl
 
 import pytest
@@ -7,6 +8,7 @@ import trustme
 
 from aiproxyd.config.schema import Config
 from aiproxyd.exceptions import CertificateError
+from aiproxyd.mitm.egress import EgressSettings
 from aiproxyd.mitm.network_files import check_files, listener_context_of
 
 
@@ -36,10 +38,32 @@ def test_without_such_settings_there_is_nothing_to_judge():
     check_files(Config())
 
 
-def test_files_that_can_be_used_make_a_context(files):
+def test_construction_succeeds_with_listener_tls(files):
     config = config_of(*files)
     check_files(config)
     assert isinstance(listener_context_of(config), ssl.SSLContext)
+
+
+@pytest.mark.parametrize(
+    ("url", "authorization"),
+    [
+        pytest.param("http://proxy.corp:3128", "", id="upstream http"),
+        pytest.param("https://proxy.corp", "", id="upstream https and CA"),
+        pytest.param("http://user:pass@proxy.corp", "user:pass", id="user:pass"),
+        pytest.param("http://user@proxy.corp", "user:", id="user"),
+        pytest.param("http://user:@proxy.corp", "user:", id="user:"),
+        pytest.param("http://:pass@proxy.corp", ":pass", id=":pass"),
+    ],
+)
+def test_construction_succeeds_with_upstream_http_https_and_ca_and_upstream_auth(files, url, authorization):
+    egress = {"upstream_proxy": url, "upstream_proxy_ca_file": files[2]}
+    config = Config.model_validate({"egress": egress})
+    check_files(config)
+    upstream = EgressSettings.of(config).upstream_proxy
+    assert upstream is not None
+    assert (upstream.context is not None) == url.startswith("https://")
+    sent = upstream.url.authorization.removeprefix("Basic ")
+    assert base64.b64decode(sent).decode() == authorization
 
 
 @pytest.mark.parametrize(("which", "setting"), [(0, "listen_tls"), (1, "listen_tls"), (2, "egress.upstream_proxy_ca_file")])
