@@ -6,7 +6,7 @@ Coder's rules, for a client that has its credential of this proxy in `Proxy-Auth
 * With keys, a client that sends a credential of its own keeps it where `byok` is true. Where it is false, the entry's key takes its
   place; a client that asks for its own by `X-Coder-AI-Governance-Token` is refused.
 * No credential of its own is: none, the client's token of this proxy, or the word `aiproxyd`, for SDKs that insist on a key.
-* The entry's key goes to endpoints that are known alone. A client could otherwise manage the organisation's account with it.
+* The entry's key goes to endpoints that are known to take one alone. A client could otherwise manage the organisation's account with it.
 * Copilot and ChatGPT are always bring-your-own-key; the configuration refuses keys there.
 
 The client's token of this proxy never leaves, whatever the entry says. Fails closed: what is in doubt is removed.
@@ -75,7 +75,7 @@ def decide(
     *,
     has_keys: bool,
     byok: bool,
-    is_known_endpoint: bool,
+    takes_key: bool,
     is_own_token: Callable[[str], bool] = lambda _credential: False,
 ) -> CredentialDecision:
     """Return what is to happen with the credential of a request. Total.
@@ -84,7 +84,7 @@ def decide(
         head: As the client sent it.
         has_keys: Whether the provider entry has keys.
         byok: The entry's setting.
-        is_known_endpoint: Whether the provider facts name the endpoint, to be intercepted or passed through.
+        takes_key: Whether the entry's key may go to the endpoint: `Endpoint.takes_key`.
         is_own_token: Whether a text is the client's credential of this proxy.
     """
     found = _credentials(head)
@@ -96,7 +96,7 @@ def decide(
         return CredentialDecision(CredentialKind.BYOK, refusal=BYOK_DISABLED)
     if not has_keys or (own and byok):
         return CredentialDecision(CredentialKind.BYOK, edit=removal)
-    if is_known_endpoint:
+    if takes_key:
         return CredentialDecision(CredentialKind.CENTRALIZED, uses_pool=True)
     if own:
         # `byok` is false: neither its key nor ours may go there.

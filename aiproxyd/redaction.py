@@ -3,10 +3,12 @@
 Fails closed: what is too short to be masked is shown as `...`, and what merely looks like a secret is hidden like one.
 """
 
+import html
+import json
 import re
 from collections.abc import Collection, Iterable
 from typing import Final
-from urllib.parse import unquote, unquote_plus
+from urllib.parse import quote, unquote, unquote_plus
 
 from aiproxyd.model.head import RequestHead
 
@@ -16,6 +18,8 @@ _ELLIPSIS: Final = "..."
 
 HIDDEN: Final = "[hidden]"
 """Stands for a secret."""
+
+_HIDDEN_BYTES: Final = HIDDEN.encode()
 
 # A shorter one is no secret, and hiding every occurrence of it would make lines unreadable.
 MIN_SECRET_CHARACTERS: Final = 8
@@ -135,6 +139,24 @@ def without_credentials(text: str, values: Iterable[str]) -> str:
     for part in sorted(parts, key=len, reverse=True):
         text = text.replace(part, HIDDEN)
     return text
+
+
+def forms_of(secrets: Iterable[str]) -> tuple[bytes, ...]:
+    """Return the bytes as which a server may repeat `secrets`, for `without_forms`: as they are, and escaped for URLs, JSON and HTML."""
+    forms = set()
+    for secret in secrets:
+        if len(secret) >= MIN_SECRET_CHARACTERS:
+            in_json = json.dumps(secret)[1:-1]
+            forms |= {secret, quote(secret, safe=""), in_json, in_json.replace("/", r"\/"), html.escape(secret)}
+    # Longest first, so that no rest of a secret that contains another stays.
+    return tuple(sorted((form.encode() for form in forms), key=len, reverse=True))
+
+
+def without_forms(data: bytes, forms: Iterable[bytes]) -> bytes:
+    """Return `data` without the secrets that `forms_of` gave."""
+    for form in forms:
+        data = data.replace(form, _HIDDEN_BYTES)
+    return data
 
 
 def _parts_of(value: str) -> Iterable[str]:

@@ -14,6 +14,7 @@ from aiproxyd.model.authority import Authority
 from aiproxyd.model.credential import UpstreamKey
 from aiproxyd.model.head import Headers
 from aiproxyd.model.principal import Principal
+from aiproxyd.redaction import forms_of
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -99,6 +100,8 @@ class Upstream:
             on_mark: Hears when an answer made a key unusable; with the entry's name.
         """
         self.rules = rules
+        self.secret_forms = forms_of(secret for key in rules.keys for secret in key.secrets)
+        """What no answer to a client may hold; see `redaction`."""
         self._on_mark = on_mark
         fails_over = rules.fails_over
         if before is None:

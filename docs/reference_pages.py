@@ -83,7 +83,7 @@ How to ask is in [API](api.md); `/openapi.json` has every parameter and shape. `
         """## Providers' endpoints
 
 What a decrypted request is, by the provider's type, method and path. One that is *read* is an interception with all its records; any other passes through and is counted. `{}` is one segment of a path, `*` at the end
-any rest. What no line names passes through as `other`.
+any rest. What no line names passes through as `other`. *Without the key*: a key of `providers[].keys` does not go there, because it is about what the account keeps.
 """,
     ]
     data = resources.files("aiproxyd.providers").joinpath("data")
@@ -107,6 +107,8 @@ def _endpoint(endpoint: Endpoint) -> str:
     read = f"read as `{endpoint.api}`" if endpoint.api else "passes through"
     if endpoint.websocket:
         read = f"a WebSocket, its turns read as `{endpoint.websocket}`"
+    if not endpoint.takes_key:
+        read += ", without the key"
     methods = "any" if "*" in endpoint.methods else ", ".join(f"`{method}`" for method in endpoint.methods)
     return f"| {methods} | `{endpoint.route}` | {read} |"
 

@@ -65,6 +65,7 @@ class Carrying:
             self._carrier.answer(exchange, routed.answer, AbortedBy.REFUSED, routed.reason)
             return
         exchange.route = route = routed
+        exchange.screen = route.screen
         exhausted = route.next_key()
         exchange.body = KeptBody(route.rules.retry_body_max_bytes, keeps_data=route.needs_body)
         # Before anything of it leaves: what it begins is on disk when this returns.

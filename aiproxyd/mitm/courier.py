@@ -301,10 +301,11 @@ class Courier:
         outgoing: list[bytes] = []
         seen: list[Head[ResponseHead] | Data | End | Opaque] = []
         refused: Tried | None = None
+        unreadable = ""
         for piece in pieces:
             if isinstance(piece, Interim):
                 if exchange.passes_on(piece):
-                    outgoing.append(piece.raw)
+                    outgoing.append(exchange.outgoing(piece))
                 continue
             if isinstance(piece, Head):
                 if self._carrying.wants_next_key(exchange, piece.head):
@@ -314,12 +315,15 @@ class Courier:
             elif isinstance(piece, Opaque) and exchange.answer is None:
                 refused = Tried.UNREADABLE
                 break
-            outgoing.append(piece.raw)
+            elif isinstance(piece, Opaque) and exchange.is_withheld:
+                unreadable = piece.reason
+                break
+            outgoing.append(exchange.outgoing(piece))
             seen.append(piece)
             if isinstance(piece, End) and not exchange.is_upgraded:
                 break  # what comes behind an answer was not asked for, and is for nobody
-        if outgoing:
-            self.say(b"".join(outgoing))
+        if data := b"".join(outgoing):
+            self.say(data)
         if refused is not None:
             self._drop_leg(exchange)
             exchange.decide(refused)
@@ -327,6 +331,11 @@ class Courier:
             exchange.tap.held(self._reporter.monotonic() - came_at)
         for piece in seen:
             self._see(exchange, piece)
+        if unreadable:
+            # Of what was withheld nothing can be shown: nobody knows where in it a key may stand.
+            self._count_unreadable(unreadable)
+            self._abort(AbortedBy.UPSTREAM, f"the answer cannot be followed: {unreadable}")
+            self.close("error", reset=True)
 
     def _see(self, exchange: Exchange, piece: Head[ResponseHead] | Data | End | Opaque) -> None:
         tap = exchange.tap
@@ -368,6 +377,8 @@ class Courier:
         if self._is_opaque:
             self._abort(AbortedBy.UPSTREAM, "the provider closed the connection")
         elif ends_answer and tap is not None:
+            if exchange.is_withheld:
+                self.say(exchange.outgoing(End()))
             tap.response_end()
         elif not exchange.is_answered:
             what = "broke" if error is not None else "was closed"

@@ -5,11 +5,12 @@ import enum
 
 from aiproxyd.mitm.decrypted import AbortedBy
 from aiproxyd.mitm.kept_body import KeptBody
+from aiproxyd.mitm.key_screen import KeyScreen
 from aiproxyd.mitm.leg import Leg
 from aiproxyd.mitm.relay import RequestTap
 from aiproxyd.mitm.route import Route
 from aiproxyd.model.head import RequestHead, ResponseHead
-from aiproxyd.wire.http1 import Data, Interim
+from aiproxyd.wire.http1 import Data, Interim, ResponsePiece
 from aiproxyd.wire.http1_head import request_length
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -54,6 +55,7 @@ class Exchange:
         "remark",
         "route",
         "said_continue",
+        "screen",
         "tap",
     )
 
@@ -63,6 +65,8 @@ class Exchange:
         self.head = head
         self.route: Route | None = None
         """None until it is known; nothing of the body is taken before."""
+        self.screen: KeyScreen | None = None
+        """What its answer goes through; None where it goes on as it comes."""
         self.tap: RequestTap | None = None
         self.body = KeptBody(0)
         self.received = asyncio.Event()
@@ -73,7 +77,7 @@ class Exchange:
         self.is_sent = False
         """Whether the client has sent all of it."""
         self.answer: ResponseHead | None = None
-        """The head of what the client gets; None before its first byte."""
+        """The head of what the client gets; None before it is known."""
         self.is_answered = False
         """Whether the answer is whole."""
         self.refusal: tuple[AbortedBy, str] | None = None
@@ -164,6 +168,15 @@ class Exchange:
         is_first = not self.said_continue
         self.said_continue = True
         return is_first
+
+    @property
+    def is_withheld(self) -> bool:
+        """Whether the answer under way has not begun for the client, because all of it is looked at first."""
+        return self.screen is not None and self.screen.is_withholding
+
+    def outgoing(self, piece: ResponsePiece) -> bytes:
+        """Return what goes on to the client now that `piece` of its answer came."""
+        return piece.raw if self.screen is None else self.screen.passed(piece)
 
     def accept(self, head: ResponseHead) -> None:
         """Take `head` for the answer; there is no other try."""

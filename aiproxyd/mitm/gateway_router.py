@@ -125,7 +125,7 @@ class GatewayRouter:
         """Return what is to happen with the credential of a client that brings no key of its own; None for the others."""
         if credentials.GOVERNANCE_TOKEN_HEADER in seen.headers:
             return None
-        if has_keys and find_endpoint(provider, seen.method, seen.path) is not PASSTHROUGH:
+        if has_keys and find_endpoint(provider, seen.method, seen.path).takes_key:
             return credentials.CredentialDecision(CredentialKind.CENTRALIZED, uses_pool=True)
         return credentials.CredentialDecision(CredentialKind.BYOK, edit=credentials.HeadEdit(remove=_CREDENTIALS))
 

@@ -387,7 +387,9 @@ class Inbound:
         if proxy is None:
             outgoing = for_origin(request.raw, request.head, request.target)
         else:
-            outgoing = for_proxy(request.raw, request.head, request.target, proxy.authorization)
+            # RFC 9110 §9.3.8: who answers a TRACE repeats the request, and so our credentials to the client.
+            authorization = proxy.authorization if request.head.method != "TRACE" else ""
+            outgoing = for_proxy(request.raw, request.head, request.target, authorization)
         own = front.settings.relay.own_headers
         if request.head.headers.has_any(own):
             outgoing = without_fields(outgoing, own)

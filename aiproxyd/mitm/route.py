@@ -13,6 +13,7 @@ from aiproxyd.credentials import CredentialDecision, edit_with, hint_of, without
 from aiproxyd.key_pool import KeyWalk
 from aiproxyd.mitm.decrypted import DecryptedConnection
 from aiproxyd.mitm.kept_body import KeptBody
+from aiproxyd.mitm.key_screen import KeyScreen
 from aiproxyd.mitm.leg import Destination
 from aiproxyd.mitm.report import Reporter
 from aiproxyd.model.credential import UpstreamKey
@@ -146,6 +147,13 @@ class Route:
         if self._walk is None:
             return None
         return hint_of(self._key) if self._key is not None else ""
+
+    @property
+    def screen(self) -> KeyScreen | None:
+        """What its answers go through to the client; None where it carries the client's own credential."""
+        if self._walk is None:
+            return None
+        return KeyScreen(self._upstream.rules.provider, self._upstream.secret_forms, self.error)
 
     def admit(self, model: str) -> Answer | None:
         """Return the answer to a request that may not go because what it wants is down; None when it may."""

@@ -168,7 +168,7 @@ def route_of(
             seen,
             has_keys=bool(rules.keys),
             byok=rules.byok,
-            is_known_endpoint=endpoint is not PASSTHROUGH,
+            takes_key=endpoint.takes_key,
             is_own_token=is_own_token,
         )
     if decision.refusal:

@@ -2,7 +2,8 @@
 
 A facts file has: `type`; `hosts`, with `*` for any run of characters but a dot; `base_path`, where a base URL of the first host has one;
 `endpoints`, in the order in which they are
-tried, each with `route` and, unless they are the defaults, `methods` (POST), `api` (none: the request passes through) and `websocket` (what reads the turns after an upgrade);
+tried, each with `route` and, unless they are the defaults, `methods` (POST), `api` (none: the request passes through), `websocket` (what reads the turns after an upgrade)
+and `key` (whether an operator's key goes there, where `Endpoint.takes_key` would be wrong);
 `source`, the pages the facts are from; `checked`, the day they were.
 """
 

@@ -139,6 +139,37 @@ def test_a_body_that_is_not_kept_is_not_sent_again_and_the_record_says_so(
     assert (record["credential_hint"], record["status_code"]) == ("sk-a...y=40", 429)
 
 
+@pytest.mark.parametrize("accepts", ["identity", "gzip", "br", "zstd"])
+def test_a_provider_that_repeats_the_key_does_not_tell_it_to_the_client(
+    own_daemon: DaemonMaker, provider: FakeProvider, model: str, engine: str, accepts: str
+) -> None:
+    daemon = own_daemon(config={"decrypt": {"engine": engine}, **anthropic_with(SECOND)})
+    with client_of(daemon) as client:
+        client.headers["accept-encoding"] = accepts
+        for number in range(2):
+            answer = ask(client, f"{model}-{number}+status=400+echo=1")
+            assert answer.status_code == 400
+            assert SECOND not in answer.text
+            assert "[hidden]" in answer.json()["error"]["message"]
+        assert ask(client, f"{model}-after").status_code == 200
+    assert [entry.credential for entry in provider.ledger.entries(model)] == [SECOND] * 3
+    assert len({entry.connection for entry in provider.ledger.entries(model)}) == 1
+    record = daemon.records(model, count=3)[0]
+    assert (record["outcome"], record["status_code"]) == ("upstream_error", 400)
+    assert SECOND not in json.dumps(record)
+    daemon.wait_for_log("repeats its key")
+    assert SECOND not in daemon.log()
+
+
+def test_the_key_does_not_go_to_what_the_account_keeps(own_daemon: DaemonMaker, provider: FakeProvider, model: str) -> None:
+    daemon = own_daemon(config=anthropic_with(SECOND))
+    with client_of(daemon) as client:
+        for path in ("/v1/models", "/v1/files", "/v1/organizations/users"):
+            client.get(f"https://api.anthropic.com{path}?pace={model}", headers={"x-api-key": "aiproxyd"})
+        assert ask(client, f"{model}-after").status_code == 200
+    assert [entry.credential for entry in provider.ledger.entries(model)] == [SECOND, "aiproxyd", "aiproxyd", SECOND]
+
+
 def test_a_user_s_own_key_wins_where_it_may(own_daemon: DaemonMaker, provider: FakeProvider, model: str) -> None:
     daemon = own_daemon(config=anthropic_with(SECOND))
     with client_of(daemon) as client:

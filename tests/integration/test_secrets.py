@@ -153,7 +153,7 @@ class Story:
         self.planted = planted
         self.token = token
         self.refusals = b""
-        """Answers of the proxy, which are no provider's."""
+        """Answers of the proxy, and those of a provider that was asked with the entry's keys."""
 
     def wire(self, host: str, wire: Wire) -> Wire:
         answer = wire.connect(f"{host}:443", token=self.token)
@@ -190,7 +190,7 @@ class Story:
 
     def use_the_keys_of_the_entry(self, model: str) -> None:
         """Requests without a credential of their own, which the entry's keys are for; all keys are refused with an echo."""
-        for script in ("", "+status=400", "+status=401+echo=1", ""):
+        for script in ("", "+status=400+echo=1", "+status=401+echo=1", ""):
             body = json.dumps({"model": model + script, "messages": [{"role": "user", "content": "hi"}]}).encode()
             answer = self.ask(
                 "api.openai.com",
@@ -203,7 +203,9 @@ class Story:
         converse = json.dumps({"messages": [{"role": "user", "content": [{"text": "hi"}]}]}).encode()
         for script in ("", "+status=403+echo=1"):
             target = f"/model/{quote(model + script, safe='')}/converse"
-            self.ask("bedrock-runtime.us-east-1.amazonaws.com", target, converse, (("Authorization", signed),))
+            answer = self.ask("bedrock-runtime.us-east-1.amazonaws.com", target, converse, (("Authorization", signed),))
+            self.refusals += answer.head + answer.body
+        assert b"[hidden]" in self.refusals
 
     def send_the_token_to_a_provider(self, model: str) -> None:
         """What a user does who takes the proxy's token for the provider's key."""

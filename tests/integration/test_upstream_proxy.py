@@ -143,6 +143,16 @@ def test_plain_requests_go_through_it_in_absolute_form(chained: Maker, provider:
         assert answer.status_code == 200
 
 
+def test_a_trace_that_the_upstream_may_repeat_has_none_of_its_credentials(chained: Maker, provider: FakeProvider) -> None:
+    with ScriptedProxy(provider.plain_port) as upstream:
+        daemon = chained(upstream.url("user:pass"))
+        with httpx.Client(proxy=daemon.proxy_url()) as client:
+            client.request("TRACE", f"http://{PLAIN_HOST}/thing", headers={"max-forwards": "0"})
+        (head,) = upstream.heads
+        assert head.startswith(b"TRACE ")
+        assert b"authorization" not in head.lower()
+
+
 def test_what_is_excepted_and_what_has_a_fixed_address_is_reached_directly(
     chained: Maker, provider: FakeProvider, model: str
 ) -> None:

@@ -17,12 +17,12 @@ OWN = "sk-ant-own-key-of-the-user"
 TOKEN = "token-of-the-proxy"
 
 
-def decision(*fields, target="/v1/messages", has_keys=True, byok=True, is_known_endpoint=True):
+def decision(*fields, target="/v1/messages", has_keys=True, byok=True, takes_key=True):
     return decide(
         RequestHead("POST", target, Headers(fields)),
         has_keys=has_keys,
         byok=byok,
-        is_known_endpoint=is_known_endpoint,
+        takes_key=takes_key,
         is_own_token=lambda credential: credential == TOKEN,
     )
 
@@ -104,10 +104,10 @@ def test_a_key_in_the_query_is_one():
 
 def test_the_entry_s_key_does_not_go_where_nobody_knows_what_it_does():
     """A user would otherwise delete the organisation's files with it."""
-    made = decision(("authorization", f"Bearer {TOKEN}"), target="/v1/organization/admin_api_keys", is_known_endpoint=False)
+    made = decision(("authorization", f"Bearer {TOKEN}"), target="/v1/organization/admin_api_keys", takes_key=False)
     assert not made.uses_pool
     assert made.edit.remove == {"authorization"}
-    assert decision(("x-api-key", OWN), byok=False, is_known_endpoint=False).refusal == BYOK_DISABLED
+    assert decision(("x-api-key", OWN), byok=False, takes_key=False).refusal == BYOK_DISABLED
 
 
 @pytest.mark.parametrize(

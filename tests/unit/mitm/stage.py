@@ -41,7 +41,7 @@ PROVIDER = Provider(
     endpoints=(
         Endpoint(route="/v1/messages", api="anthropic.messages"),
         Endpoint(route="/v1/models", methods=("GET",)),
-        Endpoint(route="/v1/any", methods=("*",)),
+        Endpoint(route="/v1/any", methods=("*",), key=True),
     ),
 )
 

@@ -37,6 +37,44 @@ def test_every_host_belongs_to_one_type() -> None:
 
 
 @pytest.mark.parametrize(
+    ("type_", "method", "path", "takes_key"),
+    [
+        ("anthropic", "POST", "/v1/messages", True),
+        ("anthropic", "POST", "/v1/messages/count_tokens", True),
+        ("anthropic", "GET", "/v1/models", True),
+        ("anthropic", "GET", "/v1/files", False),
+        ("anthropic", "DELETE", "/v1/files/file_1", False),
+        ("anthropic", "GET", "/v1/organizations/users", False),
+        ("anthropic", "GET", "/v1/messages/batches", False),
+        ("openai", "POST", "/v1/responses", True),
+        ("openai", "POST", "/v1/responses/compact", True),
+        ("openai", "GET", "/v1/responses/resp_1", True),
+        ("openai", "TRACE", "/v1/responses/resp_1", False),
+        ("openai", "GET", "/v1/realtime", True),
+        ("openai", "GET", "/v1/chat/completions", False),
+        ("openai", "GET", "/v1/organization/admin_api_keys", False),
+        ("openai", "DELETE", "/v1/vector_stores/vs_1", False),
+        ("azure", "GET", "/openai/v1/models", True),
+        ("azure", "GET", "/openai/v1/files", False),
+        ("bedrock", "POST", "/model/m/converse", True),
+        ("bedrock", "GET", "/async-invoke", False),
+        ("google", "GET", "/v1beta/files", False),
+        ("google", "GET", "/v1beta/openai/models", True),
+        ("mistral", "GET", "/v1/models/m", True),
+        ("mistral", "DELETE", "/v1/models/m", False),
+        ("openrouter", "POST", "/api/v1/keys", False),
+        ("openrouter", "GET", "/api/v1/credits", False),
+        ("deepseek", "GET", "/user/balance", False),
+    ],
+)
+def test_an_operator_s_key_goes_where_models_are_asked_and_not_to_the_account(
+    type_: str, method: str, path: str, takes_key: bool
+) -> None:
+    provider = Provider(type_, type_, endpoints=FACTS[type_].endpoints)
+    assert find_endpoint(provider, method, path).takes_key is takes_key
+
+
+@pytest.mark.parametrize(
     ("type_", "method", "path", "expected"),
     [
         ("anthropic", "POST", "/v1/messages", ("/v1/messages", "anthropic.messages")),
