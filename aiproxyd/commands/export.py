@@ -14,7 +14,7 @@ import msgspec
 import typer
 
 from aiproxyd.commands.configuration import ConfigOption, read_configuration
-from aiproxyd.commands.records import PAGE, Records, open_records
+from aiproxyd.commands.records import Records, open_records
 from aiproxyd.commands.selecting import (
     AdminTokenOption,
     ClientOption,
@@ -140,7 +140,7 @@ def export(
         destination(chosen, file) as write,
         _progress(records, selection) as advance,
     ):
-        for page in pages(records, selection):
+        for page in records.bulk(selection):
             write(page)
             advance(len(page))
 
@@ -153,17 +153,6 @@ def without_collector() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-def pages(records: Records, selection: "Selection") -> Iterator[_Page]:
-    """Yield the interceptions of `selection`, newest first, a page at a time."""
-    after_id = ""
-    while page := records.bulk(selection, after_id=after_id, limit=PAGE):
-        yield page
-        if len(page) < PAGE:
-            return
-        last = page[-1]
-        after_id = last["id"] if isinstance(last, dict) else last.id
 
 
 def flat(page: _Page) -> Iterator[Sequence[Any]]:

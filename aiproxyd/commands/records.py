@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _JsonObject = dict[str, Any]
 
 PAGE = 1000
-"""Interceptions of a page of an export."""
+"""Interceptions that an export from a daemon elsewhere asks for at once."""
 
 REMOTE_TIMEOUT_SECONDS = 60.0
 
@@ -41,8 +41,8 @@ class Records(Protocol):
     def interceptions(self, selection: "Selection", *, after_id: str = "", limit: int) -> list[_JsonObject]:
         """Return a page of interceptions, newest first."""
 
-    def bulk(self, selection: "Selection", *, after_id: str = "", limit: int) -> "Sequence[Record | _JsonObject]":
-        """Return the same page in the form that is there soonest, whose JSON is the same."""
+    def bulk(self, selection: "Selection") -> "Iterator[Sequence[Record | _JsonObject]]":
+        """Yield every interception, newest first, some at a time, in the form that is there soonest and whose JSON is the same."""
 
     def interception(self, id_: str) -> _JsonObject | None:
         """Return one interception, or None."""
@@ -138,12 +138,22 @@ class LocalRecords:
         with _found(after_id):
             return self._read(lambda c: listing.list_page(c, selection, after_id=after_id, limit=limit))
 
-    def bulk(self, selection: "Selection", *, after_id: str = "", limit: int) -> "Sequence[Record | _JsonObject]":
-        """Return the same page as structs."""
-        from aiproxyd.storage import listing
+    def bulk(self, selection: "Selection") -> "Iterator[Sequence[Record | _JsonObject]]":
+        """Yield every interception as a struct."""
+        from aiproxyd.storage import bulk, bulk_sqlite
+        from aiproxyd.storage.selection import conditions_of
+        from aiproxyd.storage.store import Store
 
-        with _found(after_id):
-            return self._read(lambda c: listing.bulk_page(c, selection, after_id=after_id, limit=limit))
+        conditions = self._read(lambda c: conditions_of(c, selection))
+        if (file := Store.file_of(self._url)) is not None:
+            yield from bulk_sqlite.read_pages(file, conditions)
+            return
+        place: bulk.Place | None = None
+        while page := self._read(lambda c, place=place: bulk.read_page(c, conditions, place)):  # type: ignore[misc]  # bound at once
+            yield page
+            if len(page) < bulk.PAGE:
+                return
+            place = page[-1].started_at, page[-1].id
 
     def interception(self, id_: str) -> _JsonObject | None:
         """Return one interception, or None."""
@@ -199,9 +209,14 @@ class RemoteRecords:
         found: list[_JsonObject] = self._get("/interceptions", parameters)["results"]
         return found
 
-    def bulk(self, selection: "Selection", *, after_id: str = "", limit: int) -> "Sequence[Record | _JsonObject]":
-        """Return the same page; an answer is parsed whole."""
-        return self.interceptions(selection, after_id=after_id, limit=limit)
+    def bulk(self, selection: "Selection") -> "Iterator[Sequence[Record | _JsonObject]]":
+        """Yield every interception; an answer is parsed whole."""
+        after_id = ""
+        while page := self.interceptions(selection, after_id=after_id, limit=PAGE):
+            yield page
+            if len(page) < PAGE:
+                return
+            after_id = page[-1]["id"]
 
     def interception(self, id_: str) -> _JsonObject | None:
         """Return one interception, or None."""

@@ -6,7 +6,6 @@ from typing import Any
 from sqlalchemy import Select, func, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiproxyd.storage.bulk import Record, read_records
 from aiproxyd.storage.queries import interceptions_by_id, select_interceptions
 from aiproxyd.storage.selection import Selection, conditions_of
 from aiproxyd.storage.tables import interceptions, users
@@ -52,24 +51,6 @@ async def list_page(
     # What is left out is counted off in an index, without a look at the rows.
     ids = clauses(select(interceptions.c.id)).limit(limit).offset(offset)
     return await interceptions_by_id(connection, list((await connection.execute(ids)).scalars()))
-
-
-async def bulk_page(
-    connection: AsyncConnection, selection: Selection, *, limit: int = MAX_LIMIT, after_id: str = ""
-) -> list[Record]:
-    """Return what `list_page` returns, newest first, as structs that encode to the same JSON.
-
-    Args:
-        connection: Only reads.
-        selection: Which ones.
-        limit: How many at most.
-        after_id: Go on behind this one, whatever the selection says of it.
-
-    Raises:
-        LookupError: `after_id` is no interception.
-    """
-    clauses = await _page_of(connection, selection, after_id)
-    return await read_records(connection, lambda query: clauses(query).limit(limit))
 
 
 async def _page_of(

@@ -28,7 +28,7 @@ from sqlalchemy import func, select
 
 from aiproxyd.api.counts import Counts
 from aiproxyd.api.page import overview
-from aiproxyd.commands.export import Format, destination, pages, without_collector
+from aiproxyd.commands.export import Format, destination, without_collector
 from aiproxyd.commands.records import LocalRecords
 from aiproxyd.journal.follower import Follower
 from aiproxyd.journal.writer import JournalWriter
@@ -264,7 +264,7 @@ def measure_export(url: str, count: int, chosen: Format) -> tuple[tuple[float, f
     with tempfile.TemporaryDirectory() as folder:
         began, began_cpu = time.perf_counter(), time.process_time()
         with without_collector(), destination(chosen, Path(folder) / f"all.{chosen}") as write:
-            for page in pages(records, Selection()):
+            for page in records.bulk(Selection()):
                 write(page)
                 written += len(page)
                 if not early and written >= count // 10:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from aiproxyd.commands import export
+from aiproxyd.storage import bulk_sqlite
 from aiproxyd.storage.store import Store
 from tests.support.observations import START, described, ended, of_worker, started, tool_called
 
@@ -18,7 +19,7 @@ COUNT = 23
 @pytest.fixture
 def records(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More than a page holds."""
-    monkeypatch.setattr(export, "PAGE", 5)
+    monkeypatch.setattr(bulk_sqlite, "PAGE", 5)
 
     async def apply() -> None:
         store = await Store.open(f"sqlite:///{data_dir / 'aiproxyd.sqlite3'}")

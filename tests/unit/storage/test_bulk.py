@@ -1,7 +1,11 @@
-"""Twin of aiproxyd/storage/bulk.py: what it reads is, written down, what the ordinary reading gives."""
+"""Twin of aiproxyd/storage/bulk.py and bulk_sqlite.py: what they read is, written down, what the ordinary reading gives."""
 
+import asyncio
+import contextlib
 import datetime as dt
+import itertools
 import random
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,9 +14,11 @@ from sqlalchemy import JSON, Boolean, Float, Integer, Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiproxyd.commands import export
-from aiproxyd.exceptions import AiproxydError
+from aiproxyd.commands.records import LocalRecords
+from aiproxyd.exceptions import AiproxydError, StorageError
+from aiproxyd.storage import bulk, bulk_sqlite
 from aiproxyd.storage.bulk import Record
-from aiproxyd.storage.listing import bulk_page, list_page
+from aiproxyd.storage.listing import list_page
 from aiproxyd.storage.selection import Selection
 from aiproxyd.storage.store import Store
 from aiproxyd.storage.tables import (
@@ -80,17 +86,24 @@ async def _fill(store: Store, chance: random.Random) -> None:
     await store.write_timed(insert)
 
 
-async def _both(store: Store, selection: Selection, **page: Any) -> tuple[list[dict[str, Any]], list[Record]]:
-    plain = await store.read(lambda c: list_page(c, selection, **page))
-    return plain, await store.read(lambda c: bulk_page(c, selection, **page))
+async def _both(store: Store, url: str, selection: Selection) -> tuple[list[dict[str, Any]], list[Record]]:
+    plain = await store.read(lambda c: list_page(c, selection, limit=1000))
+    return plain, await asyncio.to_thread(_in_bulk, url, selection)
+
+
+def _in_bulk(url: str, selection: Selection) -> list[Record]:
+    """Return what the export of a command gets; it has an event loop of its own, so this needs a thread."""
+    with contextlib.closing(LocalRecords(url)) as records:
+        found: list[Any] = list(itertools.chain.from_iterable(records.bulk(selection)))
+    return found
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_structs_encode_to_what_ordinary_records_encode_to(store: Store, seed: int) -> None:
+async def test_structs_encode_to_what_ordinary_records_encode_to(store: Store, database_url: str, seed: int) -> None:
     await _fill(store, random.Random(seed))
-    plain, bulk = await _both(store, Selection(), limit=1000)
-    assert len(bulk) == COUNT
-    for expected, record in zip(plain, bulk, strict=True):
+    plain, records = await _both(store, database_url, Selection())
+    assert len(records) == COUNT
+    for expected, record in zip(plain, records, strict=True):
         # As text, which has the order of keys too.
         assert repr(msgspec.json.decode(msgspec.json.encode(record))) == repr(
             msgspec.json.decode(msgspec.json.encode(expected))
@@ -99,10 +112,10 @@ async def test_structs_encode_to_what_ordinary_records_encode_to(store: Store, s
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_flat_rows_are_those_of_ordinary_records(store: Store, seed: int) -> None:
+async def test_flat_rows_are_those_of_ordinary_records(store: Store, database_url: str, seed: int) -> None:
     await _fill(store, random.Random(seed))
-    plain, bulk = await _both(store, Selection(), limit=1000)
-    rows = list(export.flat(bulk))
+    plain, records = await _both(store, database_url, Selection())
+    rows = list(export.flat(records))
     metadata = export.COLUMNS.index("metadata")
     for expected, row, record in zip(export.flat(plain), rows, plain, strict=True):
         assert row[:metadata] == expected[:metadata]
@@ -116,27 +129,70 @@ async def test_flat_rows_are_those_of_ordinary_records(store: Store, seed: int) 
         assert (named["id"], named["user"]) == (record["id"], record["initiator"]["username"])
 
 
-async def test_pages_and_conditions_are_those_of_lists(store: Store) -> None:
+@pytest.mark.parametrize("page", [1, 7, COUNT, COUNT + 1])
+async def test_records_are_those_of_lists_whatever_a_page_holds(
+    store: Store, database_url: str, page: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await _fill(store, random.Random(7))
-    ids: list[str] = []
-    while True:
-        plain, bulk = await _both(store, Selection(), limit=7, after_id=ids[-1] if ids else "")
-        assert [record.id for record in bulk] == [record["id"] for record in plain]
-        if not bulk:
-            break
-        ids += [record.id for record in bulk]
-    assert len(set(ids)) == len(ids) == COUNT
+    monkeypatch.setattr(bulk, "PAGE", page)
+    monkeypatch.setattr(bulk_sqlite, "PAGE", page)
     for selection in (
+        Selection(),
         Selection(initiator="u1"),
+        Selection(initiator="nobody"),
         Selection(model="=1+1"),
         Selection(started_after=dt.datetime(2026, 1, 1, tzinfo=dt.UTC)),
+        Selection(
+            started_after=dt.datetime(2026, 1, 31, 8, 0, 1, tzinfo=dt.UTC),
+            started_before=dt.datetime(9000, 1, 1, tzinfo=dt.UTC),
+        ),
         Selection(started_before=dt.datetime(1970, 1, 1, tzinfo=dt.UTC), client="{}"),
         Selection(outcome="null"),
     ):
-        plain, bulk = await _both(store, selection, limit=1000)
-        assert [record.id for record in bulk] == [record["id"] for record in plain]
-    with pytest.raises(LookupError):
-        await store.read(lambda c: bulk_page(c, Selection(), after_id="nobody"))
+        plain, records = await _both(store, database_url, selection)
+        assert [record.id for record in records] == [record["id"] for record in plain]
+
+
+async def test_users_who_share_a_name_are_both_exported(store: Store, database_url: str) -> None:
+    await _fill(store, random.Random(8))
+    await store.write_timed(_name_all_users("same"))
+    plain, records = await _both(store, database_url, Selection(initiator="same"))
+    assert {record.initiator.id for record in records} == {"u0", "u1", "u2"}
+    assert [record.id for record in records] == [record["id"] for record in plain]
+
+
+def _name_all_users(name: str) -> Any:
+    async def change(connection: AsyncConnection) -> int:
+        return int((await connection.execute(users.update().values(name=name))).rowcount)
+
+    return change
+
+
+async def test_an_export_goes_on_behind_a_record_that_is_deleted_meanwhile(
+    store: Store, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _fill(store, random.Random(9))
+    monkeypatch.setattr(bulk, "PAGE", 10)
+    monkeypatch.setattr(bulk_sqlite, "PAGE", 10)
+    plain = await store.read(lambda c: list_page(c, Selection(), limit=1000))
+
+    async def delete(connection: AsyncConnection) -> int:
+        return int((await connection.execute(interceptions.delete().where(interceptions.c.id == plain[9]["id"]))).rowcount)
+
+    records = LocalRecords(database_url)
+    pages = records.bulk(Selection())
+    found: list[Any] = list(await asyncio.to_thread(next, pages))
+    assert await store.write_timed(delete)
+    found += await asyncio.to_thread(lambda: list(itertools.chain.from_iterable(pages)))
+    await asyncio.to_thread(records.close)
+    assert [record.id for record in found] == [record["id"] for record in plain]
+
+
+async def test_a_file_that_is_damaged_is_said_in_a_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "store.sqlite3"
+    file.write_bytes(b"no database" * 1000)
+    with pytest.raises(StorageError, match="the store refused: file is not a database"):
+        list(bulk_sqlite.read_pages(file, []))
 
 
 def test_an_answer_that_is_no_record_is_said_in_a_sentence() -> None:
