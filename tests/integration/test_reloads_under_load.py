@@ -24,6 +24,9 @@ from tests.support.fake_provider import FakeProvider
 RELOADS = 200
 STREAMS = 3
 
+# Between two requests of a client. Without it the clients would leave nothing of a small machine to the daemon.
+PAUSE_SECONDS = 0.15
+
 ATTEMPT = "coder_ai_gateway_proxy_providers_last_reload_timestamp_seconds"
 SUCCESS = "coder_ai_gateway_proxy_providers_last_reload_success_timestamp_seconds"
 
@@ -77,7 +80,7 @@ class Load:
                 while not self._stop.is_set():
                     number += 1
                     await ask(asking, STEADY, name, number)
-                    await asyncio.sleep(0.05)
+                    await asyncio.sleep(PAUSE_SECONDS)
 
         async def connects_each_time(host: str, name: str) -> None:
             number = 0
@@ -85,7 +88,7 @@ class Load:
                 number += 1
                 async with client() as asking:
                     await ask(asking, host, name, number)
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(PAUSE_SECONDS)
 
         await asyncio.gather(
             keeps_its_connection("kept"),
@@ -175,11 +178,14 @@ def test_two_hundred_reloads_of_good_bad_and_half_written_files_under_load(
             next(events)
             streams.append(events)
 
+        said, before = Said(daemon), state_of(daemon)
         with Load(daemon, model) as load_:
             for kind in files.kinds():
-                before = state_of(daemon)
-                reload(daemon, files, kind)
                 succeeds = kind in {"good", "slow", "quiet"}
+                said.catch_up()
+                reload(daemon, files, kind)
+                # The log says when to look at the metrics: to make them again and again would be the test's load, not the clients'.
+                said.wait_for("configuration reloaded" if succeeds else "configuration not reloaded", kind)
 
                 def is_over(before: State = before, *, succeeds: bool = succeeds) -> State | None:
                     now = state_of(daemon)
@@ -188,6 +194,7 @@ def test_two_hundred_reloads_of_good_bad_and_half_written_files_under_load(
                 after: State = eventually(is_over, f"the {kind} file to be read")
                 assert (after.success > before.success) == succeeds, kind
                 assert after.statuses == (files.expected if succeeds else before.statuses)
+                before = after
                 done[kind] += 1
         assert load_.failures == []
         assert all(load_.answers[name] > 50 for name in ("kept", "fresh1", "fresh2")), load_.answers
@@ -230,6 +237,29 @@ def reload(daemon: Daemon, files: Files, kind: str) -> None:
             fresh = daemon.config_file.with_suffix(".new")
             fresh.write_text(files.next_good())
             fresh.replace(daemon.config_file)
+
+
+class Said:
+    """What the daemon's log says from some moment on, without reading all of it each time."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._file = daemon.log_file
+        self._from = 0
+
+    def catch_up(self) -> None:
+        """Begin at the end of what was said."""
+        self._from = self._file.stat().st_size
+
+    def wait_for(self, text: str, what: str) -> None:
+        """Return once `text` was said."""
+        deadline = time.monotonic() + 30
+        with self._file.open("rb") as log:
+            log.seek(self._from)
+            seen = b""
+            while text.encode() not in seen:
+                assert time.monotonic() < deadline, f"{what}: {text!r} was not said within 30 s, but {seen!r}"
+                time.sleep(0.01)
+                seen += log.read()
 
 
 class State(NamedTuple):
