@@ -168,6 +168,8 @@ class LayerTls:
         if key is None or connection is None:
             return
         session = connection.get_session()
+        # OpenSSL spoils the session of a connection that it frees while it takes it for open.
+        connection.set_shutdown(SSL.SENT_SHUTDOWN)
         if session is not None:
             self._sessions[key] = session
             self._sessions.move_to_end(key)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,11 +12,11 @@ import httpx
 import openai
 from google import genai
 from google.genai import types
-from websockets.sync.client import connect
 
 from tests.accounting.table import Row
 from tests.support.daemon import Daemon, eventually
 from tests.support.fake_provider import FakeProvider
+from tests.support.websocket_client import connect
 
 _SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 _EVENTS = "+events=5"
@@ -135,9 +134,8 @@ def _openai_embeddings(prefix: str, daemon: Daemon) -> None:
 
 
 def _openai_responses_websocket(prefix: str, daemon: Daemon) -> None:
-    trust = ssl.create_default_context(cafile=str(daemon.ca_file))
     previous = None
-    with connect("wss://api.openai.com/v1/responses", ssl=trust, proxy=daemon.proxy_url(), max_size=None) as websocket:
+    with connect("wss://api.openai.com/v1/responses", daemon) as websocket:
         for number in range(5):
             message = {"type": "response.create", "model": f"{prefix}{number}{_EVENTS}", "previous_response_id": previous}
             item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hi " * 9}]}
@@ -148,9 +146,8 @@ def _openai_responses_websocket(prefix: str, daemon: Daemon) -> None:
 
 
 def _openai_realtime(prefix: str, daemon: Daemon) -> None:
-    trust = ssl.create_default_context(cafile=str(daemon.ca_file))
     url = f"wss://api.openai.com/v1/realtime?model={prefix}voice"
-    with connect(url, ssl=trust, proxy=daemon.proxy_url(), max_size=None) as websocket:
+    with connect(url, daemon) as websocket:
         sound = {"input": {"transcription": {"model": f"{prefix}transcribe"}}}
         session = {"type": "realtime", "model": f"{prefix}voice", "audio": sound}
         websocket.send(json.dumps({"type": "session.update", "session": session}))

@@ -11,12 +11,12 @@ import anthropic
 import httpx
 import openai
 import pytest
-from websockets.sync.client import connect
 
 from tests.integration.conftest import DaemonMaker
 from tests.support.daemon import Daemon
 from tests.support.expectations import assert_matches
 from tests.support.fake_provider import FakeProvider
+from tests.support.websocket_client import connect
 
 FIRST, SECOND = "sk-ant-first-aaaaaaaaaaaaaaaa+status=429+retry=40", "sk-ant-second-bbbbbbbbbbbb2222"
 
@@ -199,15 +199,12 @@ def test_byok_that_is_not_enabled_is_replaced_or_refused(own_daemon: DaemonMaker
 def test_codex_over_a_websocket_uses_the_next_key(own_daemon: DaemonMaker, provider: FakeProvider, model: str) -> None:
     keys = ["sk-proj-first-aaaaaaaaaaaaaaaa+status=429", "sk-proj-second-bbbbbbbbbbb3333"]
     daemon = own_daemon(config={"providers": [{"name": "openai", "type": "openai", "keys": keys}]})
-    trust = ssl.create_default_context(cafile=str(daemon.ca_file))
     content = [{"type": "input_text", "text": "hello"}]
     turn = {"type": "response.create", "model": model, "input": [{"type": "message", "role": "user", "content": content}]}
     with connect(
         f"wss://api.openai.com/v1/responses?pace={model}",
-        ssl=trust,
-        proxy=daemon.proxy_url(),
+        daemon,
         additional_headers={"authorization": "Bearer aiproxyd", "user-agent": "codex_cli_rs/0.87.0"},
-        max_size=None,
     ) as websocket:
         for _ in range(2):
             websocket.send(json.dumps(turn))

@@ -1,29 +1,29 @@
 """A WebSocket through a decrypted connection: upgraded, unchanged, not kept, its turns recorded, ended."""
 
+import asyncio
 import json
 import ssl
 
 import pytest
-from openai import OpenAI
+from openai import AsyncOpenAI
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
 
 from tests.support.daemon import Daemon
 from tests.support.expectations import assert_matches, prompts_of, tokens_of
 from tests.support.fake_provider import FakeProvider
+from tests.support.websocket_client import WebSocket, connect
 
 
 @pytest.mark.parametrize("compression", [None, "deflate"])
 def test_messages_pass_both_ways(daemon: Daemon, provider: FakeProvider, model: str, compression: str | None) -> None:
-    trust = ssl.create_default_context(cafile=str(daemon.ca_file))
     url = f"wss://api.openai.com/v1/responses?pace={model}"
-    with connect(url, ssl=trust, proxy=daemon.proxy_url(), compression=compression, max_size=None) as websocket:
+    with connect(url, daemon, compression=compression) as websocket:
         for text in ("hello", "Ünïcode 🦊", "x" * 200_000):
             websocket.send(text)
             assert websocket.recv() == text
         websocket.send(bytes(range(256)) * 100)
         assert websocket.recv() == bytes(range(256)) * 100
-        assert websocket.ping().wait(10)
+        websocket.ping()
     entry = provider.ledger.one(model)
     assert entry.header("proxy-authorization") == ""
     provider.ledger.wait_for(lambda _: entry.end == "complete")
@@ -31,8 +31,7 @@ def test_messages_pass_both_ways(daemon: Daemon, provider: FakeProvider, model: 
 
 def test_a_websocket_returns_the_gauges_to_zero(own_daemon, model: str, engine: str) -> None:
     daemon: Daemon = own_daemon(config={"decrypt": {"engine": engine}})
-    trust = ssl.create_default_context(cafile=str(daemon.ca_file))
-    with connect(f"wss://api.openai.com/v1/responses?pace={model}", ssl=trust, proxy=daemon.proxy_url()) as websocket:
+    with connect(f"wss://api.openai.com/v1/responses?pace={model}", daemon) as websocket:
         websocket.send("hello")
         websocket.recv()
     daemon.wait_for_metric(1, "coder_ai_gateway_proxy_mitm_responses_total")
@@ -52,7 +51,7 @@ def turn(model: str, text: str, **more: object) -> dict[str, object]:
     }
 
 
-def say(websocket, message: dict[str, object]) -> list[dict]:
+def say(websocket: WebSocket, message: dict[str, object]) -> list[dict]:
     """Send a turn and return what the provider says until it ends."""
     websocket.send(json.dumps(message))
     heard = []
@@ -67,13 +66,11 @@ def test_each_turn_of_a_responses_connection_is_recorded(
     own_daemon, provider: FakeProvider, model: str, compression: str | None, carrier: str
 ) -> None:
     daemon: Daemon = own_daemon(config={"decrypt": {"engine": carrier}})
-    trust = ssl.create_default_context(cafile=str(daemon.ca_file))
     tools = [{"type": "function", "name": "ls", "parameters": {"properties": {"path": {"type": "string"}}}}]
     headers = {"session-id": "s-42", "User-Agent": "codex_exec/0.169.0 (Debian 12)"}
     with connect(
         "wss://api.openai.com/v1/responses",
-        ssl=trust,
-        proxy=daemon.proxy_url(),
+        daemon,
         compression=compression,
         additional_headers=headers,
         user_agent_header=None,
@@ -106,38 +103,42 @@ def test_each_turn_of_a_responses_connection_is_recorded(
 
 
 def test_a_provider_that_leaves_within_a_turn_leaves_what_was_reported(daemon: Daemon, model: str) -> None:
-    trust = ssl.create_default_context(cafile=str(daemon.ca_file))
     url = "wss://api.openai.com/v1/responses"
-    with connect(url, ssl=trust, proxy=daemon.proxy_url()) as websocket, pytest.raises(ConnectionClosed):
+    with connect(url, daemon) as websocket, pytest.raises(ConnectionClosed):
         say(websocket, turn(f"{model}+cut=5", "Hi"))
     (record,) = daemon.records(model, count=1)
     assert (record["outcome"], prompts_of(record)) == ("upstream_aborted", ["Hi"])
 
 
 def test_a_client_that_leaves_within_a_turn_has_aborted_it(daemon: Daemon, model: str) -> None:
-    trust = ssl.create_default_context(cafile=str(daemon.ca_file))
-    with connect("wss://api.openai.com/v1/responses", ssl=trust, proxy=daemon.proxy_url()) as websocket:
+    # It does not wait until the provider has read its close frame, which is when the answer is over.
+    with connect("wss://api.openai.com/v1/responses", daemon, close_timeout=0.1) as websocket:
         websocket.send(json.dumps(turn(f"{model}+events=1000+pause=0.02", "Hi")))
         assert json.loads(websocket.recv())["type"] == "response.created"
     (record,) = daemon.records(model, count=1)
     assert record["outcome"] == "client_aborted"
 
 
-# The SDK uses its WebSocket library in the old way.
-@pytest.mark.filterwarnings("ignore:connect\\(\\) must be used as a context manager:DeprecationWarning")
 def test_the_openai_sdk_speaks_realtime(own_daemon, provider: FakeProvider, monkeypatch, model: str) -> None:
     daemon: Daemon = own_daemon()
     monkeypatch.setenv("HTTPS_PROXY", daemon.proxy_url())
     trust = ssl.create_default_context(cafile=str(daemon.ca_file))
-    client = OpenAI(api_key="sk-test")
-    with client.realtime.connect(model=model, websocket_connection_options={"ssl": trust}) as connection:
-        connection.session.update(session={"type": "realtime", "model": model})
-        content = [{"type": "input_text", "text": "Say hello"}]
-        connection.conversation.item.create(item={"type": "message", "role": "user", "content": content})
-        connection.response.create()
-        for event in connection:
-            if event.type == "response.done":
-                break
+
+    # Not the SDK's client without asyncio, for what `websocket_client` says.
+    async def talk() -> None:
+        async with (
+            AsyncOpenAI(api_key="sk-test") as client,
+            client.realtime.connect(model=model, websocket_connection_options={"ssl": trust}) as connection,
+        ):
+            await connection.session.update(session={"type": "realtime", "model": model})
+            content = [{"type": "input_text", "text": "Say hello"}]
+            await connection.conversation.item.create(item={"type": "message", "role": "user", "content": content})
+            await connection.response.create()
+            async for event in connection:
+                if event.type == "response.done":
+                    break
+
+    asyncio.run(talk())
     (record,) = daemon.records(model, count=1)
     entry = next(entry for entry in provider.ledger.entries(model) if entry.method == "WS")
     assert tokens_of(record) == entry.usage
@@ -148,10 +149,9 @@ def test_the_openai_sdk_speaks_realtime(own_daemon, provider: FakeProvider, monk
 def test_what_the_speaker_said_is_written_down_by_another_model_and_counted_as_its_own(
     daemon: Daemon, provider: FakeProvider, model: str
 ) -> None:
-    trust = ssl.create_default_context(cafile=str(daemon.ca_file))
     url = f"wss://api.openai.com/v1/realtime?model={model}"
     sound = {"input": {"transcription": {"model": f"{model}-transcribe"}}}
-    with connect(url, ssl=trust, proxy=daemon.proxy_url()) as websocket:
+    with connect(url, daemon) as websocket:
         websocket.send(json.dumps({"type": "session.update", "session": {"type": "realtime", "model": model, "audio": sound}}))
         for _ in range(3):
             websocket.send(json.dumps({"type": "input_audio_buffer.append", "audio": "AAAA"}))
