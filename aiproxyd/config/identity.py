@@ -49,6 +49,9 @@ class CoderAuthConfig(Section):
     are in use are refreshed before they are over."""
     negative_cache_seconds: float = Field(5.0, ge=0, le=300)
     """How long it is remembered that a token is nobody's."""
+    max_silence_seconds: float = Field(60.0, ge=0, le=86_400)
+    """How long connections of a session stand when its last good answer is over and the deployment cannot be asked. Nobody new is let
+    in meanwhile."""
     groups: bool = False
     """Whether the user's groups are asked for too, at `/api/v2/groups`; a deployment without that page has none."""
 

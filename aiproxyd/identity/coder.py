@@ -9,7 +9,8 @@ effect within it. One that is used in its second half is asked for again meanwhi
 keyed by digest.
 
 A connection lives longer than an answer. So the tokens of those who have something open are kept, and asked for again and again
-(`recheck`); the deployment's no is a revocation, its silence is not: what stands, stands.
+(`recheck`); the deployment's no is a revocation at once. Its silence is one after `max_silence_seconds`, so that a restart of it interrupts nobody and
+nobody stays for ever whom it does not vouch for.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ import re
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import msgspec
 import structlog
@@ -45,6 +46,12 @@ _RECHECK_FLOOR_SECONDS = 1.0
 # Questions of `recheck` that are open at once; the others are for those who wait at the door.
 _RECHECKS_AT_ONCE = 8
 
+# So long a round of questions waits for its answers. With the age of an answer and the way to the workers it stays below five seconds.
+RECHECK_WAIT_SECONDS = 1.0
+
+type Asked = Callable[[float, str], None]
+"""Told of a question: its seconds, and the reason of a failure or an empty string."""
+
 # A user has a handful; more are cut.
 MAX_GROUPS = 100
 
@@ -63,6 +70,10 @@ class _Group(msgspec.Struct):
     display_name: str = ""
 
 
+def _untold(_seconds: float, _reason: str) -> None:
+    """Tell nobody."""
+
+
 _USER = msgspec.json.Decoder(_User)
 _GROUPS = msgspec.json.Decoder(list[_Group])
 
@@ -78,6 +89,8 @@ class _Kept(msgspec.Struct):
     digest: bytes
     used_at: float
     """When it came, or was last seen to have something open."""
+    vouched_at: float
+    """When the question was asked that the deployment last said yes to."""
 
     def __repr__(self) -> str:
         return "_Kept()"  # the credential is a secret
@@ -100,6 +113,11 @@ class CoderDeployment:
         self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
         self._asking: dict[bytes, asyncio.Task[_Remembered]] = {}
         self._has_groups = config.groups
+        self._rechecks: dict[str, asyncio.Task[None]] = {}
+        """Questions of `recheck` that are open, by session."""
+        self._turn = asyncio.Semaphore(_RECHECKS_AT_ONCE)
+        self._over: set[str] = set()
+        """Sessions that ended and were not told yet."""
 
     async def identify(self, credential: str) -> Identified:
         """Return whose session token it is.
@@ -117,7 +135,7 @@ class CoderDeployment:
         elif found.principal is not None and now > (found.asked_at + found.until) / 2:
             self._question(digest, credential)
         if found.principal is not None:
-            self._kept[found.principal.session] = _Kept(credential, digest, now)
+            self._kept[found.principal.session] = _Kept(credential, digest, now, found.asked_at)
         return Identified(found.principal, max(0.0, found.until - time.monotonic()))
 
     def adopt(self, before: "CoderDeployment") -> None:
@@ -128,46 +146,66 @@ class CoderDeployment:
         """Return what is known of sessions, for whoever asks at `url` from now on. A token goes to no other place."""
         return self._kept if url == self._config.url else {}
 
-    async def recheck(self, sessions: Collection[str]) -> set[str]:
+    async def recheck(self, sessions: Collection[str], asked: Asked = _untold) -> set[str]:
         """Ask again for those of `sessions` whose answer becomes old, and return those who are nobody's any more.
 
-        Among them are sessions that are not known here: those of another deployment.
+        Among them are sessions that are not known here, those of another deployment, and those for whom nobody vouched for too long.
+        Returns after `RECHECK_WAIT_SECONDS` at the latest: what is answered later is returned by a later call, so that a slow answer
+        holds up none but its own.
+
+        Args:
+            sessions: Who has something open.
+            asked: Told of each question that was answered or failed: its seconds, and the reason of a failure or an empty string.
         """
         now = time.monotonic()
-        over = set()
-        due = []
+        longest = self._config.cache_seconds + self._config.max_silence_seconds
         for session in sessions:
             kept = self._kept.get(session)
             if kept is None:
-                over.add(session)
+                self._over.add(session)
                 continue
             kept.used_at = now
             remembered = self._remembered.get(kept.digest)
+            if remembered is not None and remembered.principal is not None:
+                kept.vouched_at = max(kept.vouched_at, remembered.asked_at)
             age = max(_RECHECK_FLOOR_SECONDS, self._config.cache_seconds * _RECHECK_PART)
-            if remembered is None or remembered.principal is None or remembered.asked_at + age <= now:
-                due.append((session, kept))
+            is_due = remembered is None or remembered.principal is None or remembered.asked_at + age <= now
+            if now - kept.vouched_at > longest:
+                log.warning("a session is over because its deployment was silent for too long", seconds=round(longest))
+                self._end(session)
+            elif is_due and session not in self._rechecks:
+                self._rechecks[session] = asyncio.ensure_future(self._recheck(session, kept, asked))
         for session, kept in list(self._kept.items()):
             if now - kept.used_at > self._config.cache_seconds + KEPT_SECONDS:
                 del self._kept[session]
-        turn = asyncio.Semaphore(_RECHECKS_AT_ONCE)
-
-        async def ask(session: str, kept: _Kept) -> None:
-            async with turn:
-                try:
-                    answer = await answered(self._question(kept.digest, kept.credential), SOURCE)
-                except SourceUnavailable as exc:
-                    log.debug("a session cannot be checked", error=str(exc))
-                    return
-            if answer.principal is None:
-                over.add(session)
-                self._kept.pop(session, None)
-
-        await asyncio.gather(*(ask(session, kept) for session, kept in due))
+        if self._rechecks:
+            await asyncio.wait(self._rechecks.values(), timeout=RECHECK_WAIT_SECONDS)
+        over, self._over = self._over, set()
         return over
+
+    async def _recheck(self, session: str, kept: _Kept, asked: Asked) -> None:
+        started = time.monotonic()
+        try:
+            async with self._turn:
+                started = time.monotonic()
+                answer = await answered(self._question(kept.digest, kept.credential), SOURCE)
+        except SourceUnavailable as exc:
+            log.debug("a session cannot be checked", error=str(exc))
+            asked(time.monotonic() - started, exc.reason)
+        else:
+            asked(time.monotonic() - started, "")
+            if answer.principal is None:
+                self._end(session)
+        finally:
+            del self._rechecks[session]
+
+    def _end(self, session: str) -> None:
+        self._over.add(session)
+        self._kept.pop(session, None)
 
     async def close(self) -> None:
         """Let go of open questions and connections."""
-        for question in list(self._asking.values()):
+        for question in (*self._rechecks.values(), *self._asking.values()):
             question.cancel()
         await self._service.close()
 

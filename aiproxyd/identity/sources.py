@@ -87,10 +87,13 @@ class Sources:
             held = sessions()
             remote = self._remote
             # Whose deployment is not configured any more, nobody vouches for.
-            over = await remote.coder.recheck(held) if remote.coder is not None else set(held)
+            over = await remote.coder.recheck(held, self._coder_asked) if remote.coder is not None else set(held)
             if over and remote is self._remote:
                 log.info("connections of sessions that ended are closed", sessions=len(over))
                 revoke(over)
+
+    def _coder_asked(self, seconds: float, reason: str) -> None:
+        self._asked(coder.SOURCE, seconds, reason)
 
     async def identify(self, credential: str) -> Identified:
         """Return whose credential it is.

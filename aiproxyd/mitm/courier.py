@@ -31,7 +31,7 @@ from aiproxyd.mitm.report import Reporter
 from aiproxyd.mitm.route import Router
 from aiproxyd.mitm.tls import UpstreamTls
 from aiproxyd.model.head import Headers, RequestHead, ResponseHead
-from aiproxyd.model.observation import UnknownEventsSeen
+from aiproxyd.model.observation import ConnectionSecured, UnknownEventsSeen
 from aiproxyd.provider_errors import Answer
 from aiproxyd.wire.http1 import Data, End, Head, Interim, Opaque, RequestFollower, RequestPiece, ResponsePiece
 from aiproxyd.wire.http1_head import keeps_alive, plain_answer, whole_answer
@@ -83,6 +83,10 @@ class Courier:
         self._is_opaque = False
         """Whether bytes go on unfollowed: after an upgrade, or behind an answer that is no HTTP any more."""
         self._is_ready = False
+        self._sides_due = 2
+        """Handshakes that are not done: the client's, and that of the connection that was adopted."""
+        self._began_at = 0.0
+        self._provider = ""
         self._is_draining = False
 
     @property
@@ -95,10 +99,12 @@ class Courier:
 
     def adopt(self, upstream: socket.socket, destination: Destination) -> None:
         """Use a connection that stands already for the first request to `destination`."""
-        self._legs.adopt(upstream, destination)
+        self._legs.adopt(upstream, destination, self._side_secured)
 
-    def secure(self, context: ssl.SSLContext, host: str) -> None:
-        """Begin TLS with the client as `host`, and serve."""
+    def secure(self, context: ssl.SSLContext, host: str, provider: str) -> None:
+        """Begin TLS with the client as `host`, which is the provider's, and serve."""
+        self._began_at = self._reporter.monotonic()
+        self._provider = provider
         self._client.secure(context, host)
 
     def start(self) -> None:
@@ -132,7 +138,15 @@ class Courier:
     def client_ready(self) -> None:
         """See `ClientUser`."""
         self._is_ready = True
+        self._side_secured()
         self._end_if_drained()
+
+    def _side_secured(self) -> None:
+        """Tell how long both handshakes took, when this was the second. A client of the reverse listener has none."""
+        self._sides_due -= 1
+        if not self._sides_due and self._provider:
+            seconds = round(self._reporter.monotonic() - self._began_at, 6)
+            self._reporter.tell(ConnectionSecured(at=self._reporter.now(), provider=self._provider, seconds=seconds))
 
     def from_client(self, data: bytes) -> None:
         """See `ClientUser`."""

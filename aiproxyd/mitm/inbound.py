@@ -323,7 +323,7 @@ class Inbound:
         if not rules.is_plain:
             courier = front.courier(client, ConnectRouter(front, connection, token), connection.principal.holder)
             courier.adopt(upstream, destination)
-            courier.secure(context, authority.host)
+            courier.secure(context, authority.host, provider.name)
             if front.is_draining:
                 courier.drain()
             return

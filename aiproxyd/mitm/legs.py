@@ -5,6 +5,7 @@ Not a pool: they belong to one client's connection, so that nobody's answers can
 
 import asyncio
 import socket
+from collections.abc import Callable
 
 from aiproxyd.mitm.egress import AddressBlocked, Egress
 from aiproxyd.mitm.leg import Destination, Leg, LegFailed, LegUser
@@ -30,13 +31,14 @@ class Legs:
         self._in_use: set[Leg] = set()
         self._is_closed = False
 
-    def adopt(self, connection: socket.socket, destination: Destination) -> None:
-        """Take over a connected socket, and begin TLS on it at once."""
+    def adopt(self, connection: socket.socket, destination: Destination, on_secured: Callable[[], None]) -> None:
+        """Take over a connected socket, begin TLS on it at once, and call `on_secured` when that is done."""
         leg = self._make(connection, destination)
-        self._adopted = leg, asyncio.get_running_loop().create_task(self._secure_early(leg))
+        self._adopted = leg, asyncio.get_running_loop().create_task(self._secure_early(leg, on_secured))
 
-    async def _secure_early(self, leg: Leg) -> None:
+    async def _secure_early(self, leg: Leg, on_secured: Callable[[], None]) -> None:
         await leg.secure(self._tls_timeout_seconds)
+        on_secured()
         # Nobody knows when the first request comes, and the other side may not wait so long.
         leg.is_used = True
         leg.resume()

@@ -40,6 +40,8 @@ class IdentityService:
         self.answers_with: int | bytes | None = None
         """Status, or body, of every answer, instead of what is true."""
         self.hangs = False
+        self.hangs_for: set[str] = set()
+        """Session tokens that are not answered while they are in here."""
         self._folder = folder
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
@@ -96,6 +98,7 @@ class IdentityService:
         """Listen no more."""
         if self._server is not None and self._thread is not None:
             self.hangs = False
+            self.hangs_for = set()
             server, self._server = self._server, None
             server.should_exit = server.force_exit = True
             assert self._loop is not None
@@ -113,6 +116,8 @@ class IdentityService:
         @app.get("/api/v2/users/me")
         async def me(coder_session_token: Annotated[str, Header()] = "") -> Response:
             self.questions.append("/api/v2/users/me")
+            while coder_session_token in self.hangs_for:
+                await asyncio.sleep(0.01)
             if (other := await self._other()) is not None:
                 return other
             user = self.users.get(coder_session_token)

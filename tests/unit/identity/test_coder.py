@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import time
 
 import pytest
 
@@ -24,6 +25,7 @@ def shared(tmp_path_factory):
 @pytest.fixture
 def service(shared):
     shared.users, shared.groups, shared.questions, shared.answers_with, shared.hangs = {}, {}, [], None, False
+    shared.hangs_for = set()
     return shared
 
 
@@ -213,6 +215,57 @@ async def test_a_deployment_that_is_silent_ends_no_session(service, deployment, 
     assert await coder.recheck({session}) == set()
     service.answers_with = 401
     assert await coder.recheck({session}) == {session}
+
+
+async def test_a_slow_answer_holds_up_none_but_its_own(service, deployment, monkeypatch):
+    monkeypatch.setattr("aiproxyd.identity.coder._RECHECK_FLOOR_SECONDS", 0.0)
+    monkeypatch.setattr("aiproxyd.identity.coder.RECHECK_WAIT_SECONDS", 0.2)
+    slow, ended = [TOKEN[number:] + TOKEN[:number] for number in range(7)], TOKEN[::-1]
+    for token in (*slow, ended):
+        service.add_user(token, "carol")
+    coder = deployment(cache_seconds=0, timeout_seconds=9)
+    sessions = {await _session(coder, token) for token in (*slow, ended)}
+    service.hangs_for = set(slow)
+    del service.users[ended]
+    over, told = set(), []
+    while not over:
+        began = time.monotonic()
+        over = await coder.recheck(sessions, lambda seconds, reason: told.append((seconds, reason)))
+        # Not the nine seconds after which each of the others fails.
+        assert time.monotonic() - began < 5
+    assert over == {session_of(hashlib.sha256(ended.encode()).digest())}
+    assert [reason for _, reason in told] == [""]
+    # An answer that comes late is told in a later round.
+    sessions -= over
+    late = slow[0]
+    del service.users[late]
+    service.hangs_for.discard(late)
+    async with asyncio.timeout(30):
+        while not (over := await coder.recheck(sessions)):
+            pass
+    assert over == {session_of(hashlib.sha256(late.encode()).digest())}
+    service.hangs_for = set()
+
+
+async def test_a_deployment_that_is_silent_for_too_long_has_ended_the_session(service, deployment, monkeypatch):
+    monkeypatch.setattr("aiproxyd.identity.coder._RECHECK_FLOOR_SECONDS", 0.0)
+    service.add_user(TOKEN, "carol")
+    coder = deployment(cache_seconds=0, max_silence_seconds=0.5)
+    session = await _session(coder)
+    began = time.monotonic()
+    service.answers_with = 500
+    reasons, over = [], set()
+    async with asyncio.timeout(30):
+        while not over:
+            over = await coder.recheck({session}, lambda _seconds, reason: reasons.append(reason))
+            await asyncio.sleep(0.01)
+    assert time.monotonic() - began >= 0.4
+    assert over == {session}
+    assert set(reasons) == {"status"}
+    # Who vouches again lets it in again.
+    service.answers_with = None
+    assert await _session(coder) == session
+    assert await coder.recheck({session}) == set()
 
 
 async def test_a_session_that_nobody_vouched_for_is_over(deployment):

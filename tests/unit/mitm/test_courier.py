@@ -17,6 +17,7 @@ from aiproxyd.model.credential import UpstreamKey
 from aiproxyd.model.observation import (
     BreakerChanged,
     BreakerRejected,
+    ConnectionSecured,
     KeyFailover,
     KeyPoolExhausted,
     KeyStateChanged,
@@ -109,6 +110,29 @@ async def test_the_entry_s_key_takes_the_place_of_what_a_client_sent_and_all_els
         assert seen.key_hint == FIRST_HINT
         assert seen.carried_as == (1, FIRST_HINT, "")
         assert [told.attempts for told in s.memory.of(KeyFailover)] == [1]
+        writer.close()
+
+
+async def test_the_time_of_both_handshakes_is_told_once(tmp_path):
+    async with stage(tmp_path, Provider(), rules=keyed()) as s:
+        before = s.front.reporter.monotonic()
+        reader, writer = await s.decrypt()
+        (told,) = await s.memory.until(ConnectionSecured)
+        assert told.provider == "anthropic"
+        assert 0 < told.seconds <= s.front.reporter.monotonic() - before
+        for _ in range(2):
+            writer.write(post())
+            assert await read_response(reader) == OK
+        assert len(s.memory.of(ConnectionSecured)) == 1
+        writer.close()
+
+
+async def test_a_handshake_that_fails_is_not_told_as_one_that_took_time(tmp_path):
+    async with stage(tmp_path, Provider(), rules=keyed(), trusted=False) as s:
+        reader, writer = await s.decrypt()
+        writer.write(post())
+        assert (await read_response(reader)).startswith(b"HTTP/1.1 502")
+        assert not s.memory.of(ConnectionSecured)
         writer.close()
 
 
