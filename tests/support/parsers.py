@@ -3,14 +3,14 @@
 import contextlib
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from aiproxyd.exceptions import WireError
-from aiproxyd.providers.api import Api, ResponseParser
+from aiproxyd.providers.api import Api, RequestFacts, ResponseParser
 from aiproxyd.wire.content_coding import ContentDecoder
 from tests.support import coding
-from tests.support.transcripts import Transcript, parse, random_split, request_summary, result, splits, summary
+from tests.support.transcripts import Transcript, bytewise, parse, random_split, request_summary, result, splits, summary
 
 
 def check_meaning(transcript: Transcript) -> None:
@@ -66,6 +66,17 @@ def check_total(make: Callable[[int], ResponseParser], chunks: Iterable[bytes], 
             with contextlib.suppress(WireError):
                 again()
                 raise AssertionError("a parser that raised goes on")
+
+
+def check_broken(api: Api, transcripts: Sequence[Transcript], seed: int) -> None:
+    """A conversation that is broken somewhere, which one and where by `seed`, gives events or one WireError, and facts of its request."""
+    source = random.Random(seed)
+    case = source.choice([case for case in transcripts if len(case.response) < 1 << 16])
+    response = mutated(case.response, source)
+    make = api.stream_parser if case.is_stream else api.document_parser
+    check_total(make, bytewise(response), source.choice([200, 1 << 20]))
+    api.read_error(source.choice([400, 401, 429, 500, 529, 599]), response)
+    assert isinstance(api.read_request(mutated(case.request, source), case.head()), RequestFacts)
 
 
 def mutated(data: bytes, source: random.Random) -> bytes:

@@ -1,15 +1,12 @@
 """The four tests of a parser for Converse and ConverseStream."""
 
-import random
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aiproxyd.providers import bedrock_converse
-from aiproxyd.providers.api import RequestFacts
 from tests.support.conversations import converse_streams
-from tests.support.parsers import Looks, check_codings, check_meaning, check_total, check_written, mutated
+from tests.support.parsers import Looks, check_broken, check_codings, check_meaning, check_total, check_written
 from tests.support.strategies import splits
 from tests.support.transcripts import Transcript, bytewise, parse, transcripts
 from tests.support.wire_formats import aws_event
@@ -55,12 +52,7 @@ def test_arbitrary_bytes_give_events_or_one_wire_error_within_the_limit(
 
 @pytest.mark.parametrize("seed", range(300))
 def test_broken_conversations_give_events_or_one_wire_error_within_the_limit(seed: int) -> None:
-    source = random.Random(seed)
-    case = source.choice([case for case in CASES if len(case.response) < 1 << 16])
-    response = mutated(case.response, source)
-    check_total(API.stream_parser if case.is_stream else API.document_parser, bytewise(response), source.choice([200, 1 << 20]))
-    API.read_error(source.choice([400, 401, 429, 500, 529, 599]), response)
-    assert isinstance(API.read_request(mutated(case.request, source), case.head()), RequestFacts)
+    check_broken(API, CASES, seed)
 
 
 def test_more_open_blocks_than_anybody_sends_are_refused() -> None:

@@ -1,7 +1,6 @@
 """The four tests of a parser for transcriptions and speech."""
 
 import json
-import random
 from typing import Any
 
 import pytest
@@ -9,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiproxyd.providers import openai_audio
-from aiproxyd.providers.api import RequestFacts
-from tests.support.parsers import check_codings, check_meaning, check_total, mutated
+from tests.support.parsers import check_broken, check_codings, check_meaning, check_total
 from tests.support.strategies import splits
-from tests.support.transcripts import RESULT_DEFAULTS, Transcript, bytewise, parse, summary, transcripts
+from tests.support.transcripts import RESULT_DEFAULTS, Transcript, parse, summary, transcripts
 
 API = openai_audio.TRANSCRIPTIONS
 CASES = transcripts("transcriptions")
@@ -74,12 +72,7 @@ def test_arbitrary_bytes_give_events_or_one_wire_error_within_the_limit(
 
 @pytest.mark.parametrize("seed", range(200))
 def test_broken_conversations_give_events_or_one_wire_error_within_the_limit(seed: int) -> None:
-    source = random.Random(seed)
-    case = source.choice([case for case in CASES if len(case.response) < 1 << 16])
-    response = mutated(case.response, source)
-    check_total(API.stream_parser if case.is_stream else API.document_parser, bytewise(response), source.choice([200, 1 << 20]))
-    API.read_error(source.choice([400, 401, 429, 500, 529, 599]), response)
-    assert isinstance(API.read_request(mutated(case.request, source), case.head()), RequestFacts)
+    check_broken(API, CASES, seed)
 
 
 @given(st.lists(st.binary(max_size=50), max_size=5))
