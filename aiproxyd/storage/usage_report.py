@@ -11,7 +11,7 @@ from datetime import UTC, datetime, time, timedelta
 from operator import add
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import BigInteger, ColumnElement, Select, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiproxyd.storage import rollups
@@ -56,6 +56,8 @@ _COST = 2 + len(FIGURES)
 _Key = tuple[str, ...]
 _Figures = tuple[int, ...]
 """Values of `_SUMMED`."""
+
+_Sums = dict[_Key, _Figures]
 
 _NO_FAILURES = ("", "completed")
 """The outcomes that are no failures: under way, and completed."""
@@ -133,21 +135,62 @@ async def report_of(
     connection: AsyncConnection, selection: Selection, dimensions: Sequence[Dimension], *, limit: int = MAX_ROWS
 ) -> tuple[_JsonObject, list[_JsonObject]]:
     """Return one row for everything, and the rows of `usage_of`."""
-    width = len(dimensions)
-    sums: dict[_Key, _Figures] = {}
-    for statement in await _statements(connection, selection, dimensions):
-        for row in await connection.execute(statement):
-            key, figures = tuple(row[:width]), tuple(row[width:])
-            seen = sums.get(key)
-            sums[key] = figures if seen is None else tuple(map(add, seen, figures))
-    total = tuple(map(sum, zip(*sums.values(), strict=True))) if sums else (0,) * len(_SUMMED)
+    sums: _Sums = {}
+    for statement in await _of_parts_of_days(connection, selection, dimensions):
+        _merge(sums, await _sums(connection, statement, len(dimensions)))
+    total = _total(sums)
+    span = span_of(selection.started_after, selection.started_before)
+    if span.has_days and not selection.session_id:
+        facts = await conditions_of(connection, selection, usage_rollups, of_time=False)
+        if Dimension.DAY in dimensions:
+            days = await _sums(connection, _of_rollups([*facts, *_days(span)], [Dimension.DAY]), 1)
+            total = tuple(map(add, total, _total(days)))
+            sums |= await _first_days(connection, facts, sorted(day for (day,) in days), dimensions, limit)
+        else:
+            found = await _sums(connection, _of_rollups([*facts, *_days(span)], dimensions), len(dimensions))
+            total = tuple(map(add, total, _total(found)))
+            _merge(sums, found)
     if not dimensions:
         return _shape((), total, (), {}), [_shape((), total, (), {})]
     names = await _names(connection) if Dimension.USER in dimensions else {}
-    # Whole: the heaviest first, and in a stable order.
-    place = list(dimensions).index(Dimension.DAY) if Dimension.DAY in dimensions else None
-    order = sorted((item for item in sums.items() if item[1][0]), key=lambda item: _weight(item, place))
-    return _shape((), total, (), {}), [_shape(key, figures, dimensions, names) for key, figures in order[:limit]]
+    day = list(dimensions).index(Dimension.DAY) if Dimension.DAY in dimensions else None
+    return _shape((), total, (), {}), [_shape(*item, dimensions, names) for item in _first(sums, day, limit)]
+
+
+async def _sums(connection: AsyncConnection, statement: Select[Any], width: int) -> _Sums:
+    return {row[:width]: row[width:] for row in (await connection.execute(statement)).all()}
+
+
+def _merge(sums: _Sums, more: _Sums) -> None:
+    for key in sums.keys() & more.keys():
+        more[key] = tuple(map(add, sums[key], more[key]))
+    sums |= more
+
+
+def _total(sums: _Sums) -> _Figures:
+    return tuple(map(sum, zip(*sums.values(), strict=True))) if sums else (0,) * len(_SUMMED)
+
+
+async def _first_days(
+    connection: AsyncConnection,
+    facts: Sequence[ColumnElement[Any]],
+    days: Sequence[str],
+    dimensions: Sequence[Dimension],
+    limit: int,
+) -> _Sums:
+    """Return the sums of the first of `days`, as many as it takes for `limit` rows. By day is how rows are ordered, so no others
+    are shown.
+    """
+    found: _Sums = {}
+    at, size = 0, 1
+    while at < len(days) and len(found) < limit:
+        piece = days[at : at + size]
+        column = usage_rollups.c.day
+        statement = _of_rollups([*facts, column >= piece[0], column <= piece[-1]], dimensions)
+        sums = await _sums(connection, statement, len(dimensions))
+        found |= {key: figures for key, figures in sums.items() if figures[0]}
+        at, size = at + size, size * 2
+    return found
 
 
 async def count_selected(connection: AsyncConnection, selection: Selection) -> int:
@@ -171,19 +214,18 @@ async def _count_records(connection: AsyncConnection, conditions: Iterable[Colum
     return int((await connection.execute(statement)).scalar_one())
 
 
-async def _statements(connection: AsyncConnection, selection: Selection, dimensions: Sequence[Dimension]) -> list[Select[Any]]:
+async def _of_parts_of_days(
+    connection: AsyncConnection, selection: Selection, dimensions: Sequence[Dimension]
+) -> list[Select[Any]]:
+    """Return the statements that sum up what is not in whole days: a session, or what a selection cuts out of days."""
     if selection.session_id:
         return [_of_records(connection, await conditions_of(connection, selection), dimensions)]
-    span = span_of(selection.started_after, selection.started_before)
-    statements = []
-    if span.has_days:
-        facts = await conditions_of(connection, selection, usage_rollups, of_time=False)
-        statements.append(_of_rollups([*facts, *_days(span)], dimensions))
-    if span.edges:
-        facts = await conditions_of(connection, selection, of_time=False)
-        # One each: with OR a database may read every row.
-        statements += [_of_records(connection, [*facts, *_within(edge)], dimensions) for edge in span.edges]
-    return statements
+    edges = span_of(selection.started_after, selection.started_before).edges
+    if not edges:
+        return []
+    facts = await conditions_of(connection, selection, of_time=False)
+    # One each: with OR a database may read every row.
+    return [_of_records(connection, [*facts, *_within(edge)], dimensions) for edge in edges]
 
 
 def _days(span: Span) -> list[ColumnElement[Any]]:
@@ -208,15 +250,20 @@ def _of_rollups(conditions: Iterable[ColumnElement[Any]], dimensions: Sequence[D
     keys = [columns[_ROLLED_UP[dimension]] for dimension in dimensions]
     failures = func.sum(columns.requests).filter(columns.outcome.not_in(_NO_FAILURES))
     sums = [func.sum(columns[name]) for name in (*FIGURES, "cost_micros", "priced", "unpriced")]
-    figures = [func.coalesce(each, 0) for each in (func.sum(columns.requests), failures, *sums)]
+    figures = [_as_integer(each) for each in (func.sum(columns.requests), failures, *sums)]
     return select(*keys, *figures).where(*conditions).group_by(*keys)
+
+
+def _as_integer(column: ColumnElement[Any]) -> ColumnElement[int]:
+    """Return a sum as an integer, 0 for none. PostgreSQL's sums are decimals, of which a page of 30,000 rows takes half a second."""
+    return cast(func.coalesce(column, 0), BigInteger)
 
 
 def _of_records(
     connection: AsyncConnection, conditions: Iterable[ColumnElement[Any]], dimensions: Sequence[Dimension]
 ) -> Select[Any]:
     keys = [_column(connection, dimension).label(f"by_{dimension}") for dimension in dimensions]
-    requests, *rest = rollups.figures()
+    requests, *rest = map(_as_integer, rollups.figures())
     failures = func.count().filter(
         func.coalesce(token_usages.c.position, 0) == 0, func.coalesce(interceptions.c.outcome, "").not_in(_NO_FAILURES)
     )
@@ -236,13 +283,27 @@ async def _names(connection: AsyncConnection) -> dict[str, str]:
     return {row.id: row.name for row in await connection.execute(select(users.c.id, users.c.name))}
 
 
-def _weight(item: tuple[_Key, _Figures], day: int | None) -> tuple[Any, ...]:
-    key, figures = item
-    return (key[day] if day is not None else "", -figures[_COST], -sum(figures[_TOKENS]), -figures[0], key)
+def _first(sums: _Sums, day: int | None, limit: int) -> list[tuple[_Key, _Figures]]:
+    """Return the first `limit` of those that stand for a request: by day when there is one, the heaviest first, in a stable order."""
+    items = [item for item in sums.items() if item[1][0]]
+
+    def foremost(item: tuple[_Key, _Figures]) -> Any:
+        return item[0][day] if day is not None else -item[1][_COST]
+
+    if len(items) > limit > 0:
+        # Of tens of thousands most are left out by what comes first in the order, before any is weighed whole.
+        last = sorted(map(foremost, items))[limit - 1]
+        items = [item for item in items if foremost(item) <= last]
+
+    def weight(item: tuple[_Key, _Figures]) -> tuple[Any, ...]:
+        key, figures = item
+        return (foremost(item), -figures[_COST], -sum(figures[_TOKENS]), -figures[0], key)
+
+    return sorted(items, key=weight)[:limit]
 
 
 def _shape(key: _Key, figures: _Figures, dimensions: Sequence[Dimension], names: Mapping[str, str]) -> _JsonObject:
-    row = dict(zip(_SUMMED, map(int, figures), strict=True))
+    row = dict(zip(_SUMMED, figures, strict=True))
     shaped: _JsonObject = {}
     for dimension, value in zip(dimensions, key, strict=True):
         is_user = dimension is Dimension.USER

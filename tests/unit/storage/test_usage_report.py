@@ -1,5 +1,6 @@
 """Twin of aiproxyd/storage/usage_report.py."""
 
+import datetime as dt
 import itertools
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from aiproxyd.model.outcome import Outcome
 from aiproxyd.storage.selection import Selection
 from aiproxyd.storage.store import Store
-from aiproxyd.storage.usage_report import FIGURES, Dimension, usage_of
+from aiproxyd.storage.usage_report import FIGURES, Dimension, report_of, usage_of
 from tests.support.observations import START, described, ended, of_worker, started
 
 DAY = 86400
@@ -68,3 +69,16 @@ async def test_conditions_narrow_and_nothing_found_is_a_whole_of_zero(filled: St
     assert (await _rows(filled, model="gpt", initiator="bob"))[0]["requests"] == 2
     assert (await _rows(filled, model="none"))[0]["requests"] == 0
     assert await _rows(filled, Dimension.MODEL, model="none") == []
+
+
+@pytest.mark.parametrize("after", [None, START, START + DAY / 3])
+async def test_a_limit_takes_the_beginning_of_the_whole_list_and_leaves_the_total(filled: Store, after: float | None) -> None:
+    conditions = {} if after is None else {"started_after": dt.datetime.fromtimestamp(after, dt.UTC)}
+    selection = Selection(started_before=dt.datetime.fromtimestamp(START + 1.6 * DAY, dt.UTC), **conditions)
+    for dimensions in ([Dimension.DAY], [Dimension.USER, Dimension.DAY], [Dimension.MODEL, Dimension.CLIENT], list(Dimension)):
+        total, rows = await filled.read(lambda c, by=dimensions: report_of(c, selection, by))
+        assert total["requests"] == sum(row["requests"] for row in rows)
+        assert total["total_tokens"] == sum(row["total_tokens"] for row in rows) > 0
+        for limit in range(1, len(rows) + 2):
+            limited = await filled.read(lambda c, by=dimensions, n=limit: report_of(c, selection, by, limit=n))
+            assert limited == (total, rows[:limit])
