@@ -19,6 +19,7 @@ from aiproxyd.model.outcome import Outcome
 from aiproxyd.model.usage import TokenUsage
 from aiproxyd.pricing import Charge, Cost
 from aiproxyd.storage import schema as migrations
+from aiproxyd.storage import session_parts as session_parts_module
 from aiproxyd.storage import session_places, sessions
 from aiproxyd.storage.pruning import Pruning
 from aiproxyd.storage.retention import Retention
@@ -188,6 +189,41 @@ async def test_a_part_that_loses_its_first_or_last_record_is_that_of_the_rest(st
     (rest,) = (await store.read(parts_of)).values()
     assert rest[0] == whole[0] + timedelta(seconds=200)
     assert await store.read(parts_of) == await store.read(sums_of_records)
+
+
+_AT = datetime.fromtimestamp(START, UTC)
+_BASE: dict[str, Any] = {
+    "interceptions": 2,
+    "started_at": _AT,
+    "last_started_at": _AT + timedelta(seconds=10),
+    "prompted_at": _AT + timedelta(seconds=10),
+    "ended_at": _AT + timedelta(seconds=20),
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "shrinks"),
+    [
+        ({}, False),
+        ({"interceptions": 3}, False),
+        ({"interceptions": 1}, True),
+        ({"started_at": _AT - timedelta(seconds=1)}, False),
+        ({"started_at": _AT + timedelta(microseconds=1)}, True),
+        *[({name: _BASE[name] + timedelta(microseconds=1)}, False) for name in ("last_started_at", "prompted_at", "ended_at")],
+        *[({name: _BASE[name] - timedelta(microseconds=1)}, True) for name in ("last_started_at", "prompted_at", "ended_at")],
+        ({"prompted_at": None}, True),
+    ],
+)
+def test_a_part_is_made_again_when_any_of_its_times_may_be_gone(changes: dict[str, Any], shrinks: bool) -> None:
+    """Each condition by itself: in what the store does they come together, so a story would not notice that one is missing."""
+    assert session_parts_module._may_shrink(_BASE, {**_BASE, **changes}) is shrinks
+
+
+def test_a_part_without_a_prompt_does_not_shrink_by_getting_one_and_a_part_that_is_gone_does() -> None:
+    without = {**_BASE, "prompted_at": None}
+    assert not session_parts_module._may_shrink(without, _BASE)
+    assert not session_parts_module._may_shrink(without, without)
+    assert session_parts_module._may_shrink(_BASE, None)
 
 
 async def test_a_thread_that_moves_takes_what_it_gave_its_first_session_along(store: Store) -> None:
