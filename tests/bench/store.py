@@ -2,7 +2,8 @@
 
 Without a URL it fills a SQLite file and a PostgreSQL server of its own (as the tests start one) with `--count` interceptions and
 measures both. Each call is made `--rounds` times with other values of its filters. What is measured is what an answer of the API
-needs of the store: a list is a page and its count.
+needs of the store: a list is a page and its count. The tables go between two marks of docs/performance.md; what is said about
+them stands outside.
 
 Ingest takes what workers write: journals on disk, read by the daemon's own reader and applied in its own transactions, rollups
 and prices included. Export is the command's own reader and writer, into a file that goes nowhere.
@@ -17,6 +18,7 @@ import random
 import resource
 import sqlite3
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -305,8 +307,11 @@ def report(results: Sequence[Result], rounds: int) -> str:
     cores = len(os.sched_getaffinity(0))
     software = f"Linux {platform.release()}, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
     stores = "; ".join(f"{result.database} with {result.rows:,} interceptions" for result in results)
+    # Addresses are of this machine, and may hold a password.
+    named = [word for word in sys.argv[1:] if "://" not in word and word != "--url"]
+    command = " ".join(["python -m tests.bench.store", *named])
     lines = [
-        f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC, {cores} cores, {software}: `make bench-store`, {rounds} calls each. {stores}.",
+        f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC, {cores} cores, {software}: `{command}`, {rounds} calls each. {stores}.",
         "",
         (
             "Milliseconds of a call: p50 / p95 by the clock, and in brackets by the CPU time of the asking process, which has all of "
