@@ -4,13 +4,15 @@ The signature covers the method, the target, `host`, `content-type`, every `x-am
 be whole before the head can leave: it is kept up to `retry_body_max_bytes`, and a larger one is refused with 413. What the head
 says besides may still change, hop-by-hop fields and `user-agent` above all.
 
-botocore is imported when the first request is signed; a daemon without AWS credentials neither needs nor loads it.
+botocore takes a third of a second to import, in which nothing else would move. So a worker that gets AWS credentials calls `load` before it uses them,
+in a thread of its own; a daemon without AWS credentials neither needs nor loads it.
 """
 
+import functools
 import importlib.util
 import re
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiproxyd.credentials import HeadEdit, replacing
 from aiproxyd.exceptions import AiproxydError
@@ -28,6 +30,38 @@ _REGION = re.compile(
 def is_available() -> bool:
     """Return whether botocore is installed."""
     return importlib.util.find_spec("botocore") is not None
+
+
+def load() -> None:
+    """Import what `sign` needs. From any thread.
+
+    Raises:
+        AiproxydError: botocore is missing.
+    """
+    _botocore()
+
+
+def is_loaded() -> bool:
+    """Return whether `sign` needs nothing more."""
+    return _botocore.cache_info().currsize > 0
+
+
+class _Botocore(NamedTuple):
+    auth: Any
+    request: Any
+    credentials: Any
+    timestamp: str
+
+
+@functools.cache
+def _botocore() -> _Botocore:
+    try:
+        from botocore.auth import SIGV4_TIMESTAMP, SigV4Auth
+        from botocore.awsrequest import AWSRequest
+        from botocore.credentials import Credentials
+    except ImportError as exc:
+        raise AiproxydError(MISSING) from exc
+    return _Botocore(SigV4Auth, AWSRequest, Credentials, SIGV4_TIMESTAMP)
 
 
 def region_of(host: str) -> str:
@@ -53,22 +87,17 @@ def sign(key: UpstreamKey, head: RequestHead, body: bytes, *, host: str, at: flo
     region = region_of(name) or key.region
     if not region:
         raise AiproxydError(f"the AWS region of {name} is not known: set the key's region")
-    try:
-        from botocore.auth import SIGV4_TIMESTAMP, SigV4Auth
-        from botocore.awsrequest import AWSRequest
-        from botocore.credentials import Credentials
-    except ImportError as exc:
-        raise AiproxydError(MISSING) from exc
+    botocore = _botocore()
     headers = {"host": host}
     for field, value in head.headers:
         if field == "content-type" or (field.startswith("x-amz") and field not in _REPLACED):
             headers[field] = f"{headers[field]},{value}" if field in headers else value
     target = f"{head.path}?{head.query}" if head.query else head.path
-    request: Any = AWSRequest(method=head.method, url=f"https://{host}{target}", headers=headers, data=body)
+    request = botocore.request(method=head.method, url=f"https://{host}{target}", headers=headers, data=body)
     service = "bedrock-mantle" if name.startswith("bedrock-mantle.") else "bedrock"
-    auth: Any = SigV4Auth(Credentials(key.access_key_id, key.secret, key.session_token or None), service, region)
+    auth = botocore.auth(botocore.credentials(key.access_key_id, key.secret, key.session_token or None), service, region)
     # What `add_auth` does, with our time instead of its clock and without its debug log of the whole request.
-    stamp = time.strftime(SIGV4_TIMESTAMP, time.gmtime(at))
+    stamp = time.strftime(botocore.timestamp, time.gmtime(at))
     request.context["timestamp"] = stamp
     request.headers["X-Amz-Date"] = stamp
     added = [("x-amz-date", stamp)]

@@ -26,6 +26,7 @@ import structlog
 import uvloop
 from pydantic import ValidationError
 
+from aiproxyd import sigv4
 from aiproxyd.ca.authority import CertificateAuthority
 from aiproxyd.ca.leaves import LeafStore
 from aiproxyd.channel import (
@@ -104,6 +105,8 @@ class Worker:
         """What broke the worker, when it was its own doing."""
         self._prepared: _Prepared | None = None
         """A proposal that was accepted and not adopted yet."""
+        self._proposed = 0
+        """The last proposal."""
         self._over = asyncio.Event()
 
     async def run(self) -> None:
@@ -133,6 +136,8 @@ class Worker:
 
     async def _start(self, config: Config, configure: Configure) -> None:
         loop = asyncio.get_running_loop()
+        if _needs_botocore(configure):
+            sigv4.load()  # no client is connected yet
         self._upstreams = Upstreams(on_mark=self._tell_mark)
         self._use_keys(configure.keys, upstream_rules(config, configure.keys), configure.generation)
         reporter = Reporter(self._journal, schedule=lambda flush: loop.call_later(FLUSH_DELAY_SECONDS, self._flush, flush))
@@ -205,14 +210,17 @@ class Worker:
                     self._front.revoke(frozenset(holders))
                     self._engine.revoke(frozenset(holders))
                 case Propose(revision=revision):
-                    self._prepared = self._prepare(revision, message.configuration)
-                    if self._prepared is not None:
-                        self._channel.send(Accepted(revision=revision))
+                    self._proposed = revision
+                    if _needs_botocore(message.configuration):
+                        self._start_task(self._load_and_propose(revision, message.configuration))
+                    else:
+                        self._propose(revision, message.configuration)
                 case Adopt(revision=revision):
                     if self._prepared is not None and self._prepared.revision == revision:
                         self._adopt(self._prepared)
                     self._prepared = None
                 case Configure():
+                    # To a worker that began while others were asked: it has hardly a client.
                     prepared = self._prepare(0, message)
                     if prepared is not None:
                         self._adopt(prepared)
@@ -223,6 +231,22 @@ class Worker:
         log.warning("control is gone; finishing streams")
         self._identity.lose_control()
         self._drain(self._config.drain_timeout_seconds)
+
+    def _propose(self, revision: int, configure: Configure) -> None:
+        """Prepare what control proposes, and answer."""
+        self._prepared = self._prepare(revision, configure)
+        if self._prepared is not None:
+            self._channel.send(Accepted(revision=revision))
+
+    async def _load_and_propose(self, revision: int, configure: Configure) -> None:
+        """The same, once what takes its time to import is there; nothing waits for it but this proposal."""
+        try:
+            await asyncio.to_thread(sigv4.load)
+        except AiproxydError as exc:
+            self._channel.send(Rejected(revision=revision, reason=str(exc)))
+            return
+        if revision == self._proposed:  # else another one came meanwhile
+            self._propose(revision, configure)
 
     async def _tell_sessions(self) -> None:
         """Let control know whose sessions are in use, so that it goes on asking for those and no others. Endless."""
@@ -319,6 +343,10 @@ class Worker:
         await self._front.wait(timeout_seconds)
         await self._front.close()
         self._over.set()
+
+
+def _needs_botocore(configure: Configure) -> bool:
+    return not sigv4.is_loaded() and any(key.is_aws for each in configure.keys.values() for key in each.keys)
 
 
 def _connect_settings(config: Config, keys: Mapping[str, ProviderKeys]) -> ConnectSettings:

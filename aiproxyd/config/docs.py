@@ -29,7 +29,8 @@ This page is written from `aiproxyd/config/schema.py` by `python -m aiproxyd.con
 
 - An unknown key, a key that is set twice and a value of the wrong kind are errors. `aiproxyd check` and `aiproxyd run` list all of
   them, each with its line and path, and exit with status 2.
-- A key without a value has its default. Relative paths start at the folder of the file; `~` is the home folder.
+- A key without a value has its default. Relative paths start at the folder of the file, those in `{file: …}` as well, and in a variable where the daemon was started;
+  `~` is the home folder.
 - Scalars follow YAML 1.2: `off`, `no` and `12:30` are text.
 - A change of the file, or of another file that it names and that a reload reads, is noticed and used; SIGHUP to the process in
   `data_dir/run.json` does the same at once. It is checked as a whole, and on any error the old configuration stays. A setting that is

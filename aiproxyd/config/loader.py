@@ -115,6 +115,8 @@ def _prepared(value: Any, model: type[Section], folder: Path) -> Any:
             prepared[key] = _prepared(item, field.section, folder)
         elif field.is_path and isinstance(item, str):
             prepared[key] = folder / Path(item).expanduser()
+        elif field.is_secret and isinstance(item, dict) and isinstance(item.get("file"), str):
+            prepared[key] = item | {"file": str(folder / Path(item["file"]).expanduser())}
         elif field.is_number and isinstance(item, bool):
             # Python counts with booleans; an operator who writes one has something else in mind.
             prepared[key] = str(item).lower()

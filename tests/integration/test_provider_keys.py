@@ -244,6 +244,28 @@ def test_a_breaker_refuses_the_model_that_is_down(own_daemon: DaemonMaker, provi
     assert metrics.total("coder_ai_gateway_circuit_breaker_state", **labels) == 1
 
 
+def test_aws_credentials_that_a_reload_brings_sign_while_others_are_served(
+    own_daemon: DaemonMaker, provider: FakeProvider, model: str
+) -> None:
+    daemon = own_daemon(config={"providers": [{"name": "anthropic", "type": "anthropic"}]}, workers=2)
+    aws = {"access_key_id": "AKIDEXAMPLE", "secret_access_key": "the-secret-0123456789", "region": "eu-west-1"}
+    signed = {"authorization": "AWS4-HMAC-SHA256 Credential=aiproxyd/20260101/us-east-1/bedrock/aws4_request, Signature=0"}
+    with client_of(daemon) as client:
+        assert ask(client, f"{model}-before", key="sk-ant-mine-0123456789").status_code == 200
+        entries = [{"name": "anthropic", "type": "anthropic"}, {"name": "aws", "type": "bedrock", "keys": [aws]}]
+        daemon.write_config(providers=entries)
+        daemon.reload()
+        number = 0
+        while "configuration reloaded" not in daemon.log():
+            number += 1
+            assert ask(client, f"{model}-{number}", key="sk-ant-mine-0123456789").status_code == 200
+        body = {"messages": [{"role": "user", "content": [{"text": "hi"}]}]}
+        url = f"https://bedrock-runtime.us-east-1.amazonaws.com/model/{model}-signed/converse"
+        assert client.post(url, headers=signed, json=body).status_code == 200
+    assert "Credential=AKIDEXAMPLE/" in provider.ledger.one(f"{model}-signed").header("authorization")
+    assert "not reloaded" not in daemon.log()
+
+
 def test_actor_headers_tell_the_provider_who_it_is(own_daemon: DaemonMaker, provider: FakeProvider, model: str) -> None:
     daemon = own_daemon(config=anthropic_with(SECOND, actor_headers={"enabled": True, "groups": "x-ai-bridge-actor-groups"}))
     with client_of(daemon) as client:

@@ -1,4 +1,6 @@
 import datetime as dt
+import subprocess
+import sys
 
 import botocore.auth
 import pytest
@@ -89,3 +91,23 @@ def test_the_mantle_endpoint_is_a_service_of_its_own():
     head = RequestHead("POST", "/anthropic/v1/messages", Headers())
     edit = sigv4.sign(UpstreamKey("s", access_key_id="AK"), head, b"", host="bedrock-mantle.us-east-1.api.aws", at=AT)
     assert "/us-east-1/bedrock-mantle/aws4_request" in dict(edit.add)["authorization"]
+
+
+def test_what_signing_needs_is_imported_when_it_is_asked_for_and_not_by_a_request():
+    program = """
+import sys
+from aiproxyd import sigv4
+from aiproxyd.model.credential import UpstreamKey
+from aiproxyd.model.head import Headers, RequestHead
+assert sigv4.is_available()
+assert not sigv4.is_loaded()
+assert "botocore.auth" not in sys.modules
+sigv4.load()
+assert sigv4.is_loaded()
+before = set(sys.modules)
+head = RequestHead("POST", "/model/m/converse", Headers())
+sigv4.sign(UpstreamKey("s", access_key_id="AK"), head, b"{}", host="bedrock-runtime.eu-west-1.amazonaws.com", at=1.0)
+assert set(sys.modules) == before, set(sys.modules) - before
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr

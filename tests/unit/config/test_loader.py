@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from aiproxyd.config.loader import config_file, load
 from aiproxyd.config.schema import AuthMode, Config
+from aiproxyd.config.watching import files_named
 from aiproxyd.exceptions import ConfigError
 
 
@@ -73,6 +74,32 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert config.ca.cert_file == tmp_path / "a.pem"
     assert config.ca.key_file == Path("/k.pem")
     assert config.egress.trusted_ca_file == Path.home() / "roots.pem"
+
+
+def test_every_reference_to_a_file_is_relative_to_the_file_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, elsewhere = tmp_path / "etc", tmp_path / "elsewhere"
+    for place in (folder, elsewhere):
+        (place / "secrets").mkdir(parents=True)
+    for name, text in (("proxy", "http://u:p@proxy.corp:1"), ("key", "sk-1"), ("id", "AKIA1"), ("secret", "s1")):
+        (folder / "secrets" / name).write_text(text + "\n")
+    (folder / "c.yaml").write_text(
+        "egress: {upstream_proxy: {file: secrets/proxy}, upstream_proxy_ca_file: secrets/ca.pem}\n"
+        "auth: {jwt: {issuer: i, audience: a, jwks_file: secrets/keys.json}, coder: {ca_file: secrets/coder.pem}}\n"
+        "listen_tls: {listen: '127.0.0.1:1', cert_file: secrets/c.pem, key_file: secrets/k.pem}\n"
+        "providers:\n- {name: a, type: openai, keys: [{file: secrets/key}]}\n"
+        "- {name: b, type: bedrock, keys: [{access_key_id: {file: secrets/id}, secret_access_key: {file: secrets/secret}}]}\n"
+    )
+    monkeypatch.chdir(elsewhere)
+    config = load(folder / "c.yaml", {})
+    assert config.egress.upstream_proxy is not None
+    assert config.egress.upstream_proxy.get_secret_value() == "http://u:p@proxy.corp:1"
+    named = {path.relative_to(folder / "secrets").name for path in files_named(config)}
+    assert named == {"proxy", "ca.pem", "keys.json", "coder.pem", "c.pem", "k.pem", "key", "id", "secret"}
+    # What a variable says is relative to where the daemon was started, as in a shell.
+    config = load(folder / "c.yaml", {"AIPROXYD_EGRESS__UPSTREAM_PROXY_CA_FILE": "ca.pem"})
+    assert config.egress.upstream_proxy_ca_file == elsewhere / "ca.pem"
 
 
 @pytest.mark.parametrize(
