@@ -7,8 +7,7 @@ statement is a round trip.
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, case, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Table, bindparam, case, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiproxyd.model.observation import Observation
@@ -18,6 +17,7 @@ from aiproxyd.storage.engine import in_pieces
 from aiproxyd.storage.figures import keeping_figures
 from aiproxyd.storage.lineage import link_threads
 from aiproxyd.storage.rows import Changes, Known, Row, changes_of, interceptions_of
+from aiproxyd.storage.statements import among, insert_into, insert_new, upsert
 from aiproxyd.storage.tables import (
     interceptions,
     journal_positions,
@@ -50,6 +50,9 @@ _DESCRIBE = update(interceptions).where(_of_key)
 # The first end wins.
 _END = update(interceptions).where(_of_key, interceptions.c.ended_at.is_(None))
 _SWITCH_KEY = update(interceptions).where(_of_key, interceptions.c.ended_at.is_(None))
+_FIND_KNOWN = select(
+    interceptions.c.id, interceptions.c.ended_at, interceptions.c.metadata, *(interceptions.c[name] for name in FACTS)
+).where(among(interceptions.c.id))
 _ANSWER_PROMPT = update(user_prompts).where(user_prompts.c.interception_id == bindparam("key"))
 
 
@@ -102,7 +105,7 @@ async def _write(connection: AsyncConnection, changes: Changes, seen_users: Mapp
 async def _count_unknown(connection: AsyncConnection, rows: Collection[Row]) -> None:
     """Add to what was counted before; the first sample stays."""
     if rows:
-        statement = _insert(connection, unknown_events)
+        statement = insert_into(connection.dialect.name, unknown_events)
         columns, new = unknown_events.c, statement.excluded
         # In one order, as users are.
         ordered = sorted(rows, key=lambda row: (row["provider"], row["api"], row["kind"]))
@@ -132,10 +135,8 @@ async def save_positions(connection: AsyncConnection, daemon_id: str, positions:
 
 async def _known(connection: AsyncConnection, ids: Collection[str]) -> dict[str, Known]:
     known = {}
-    columns = interceptions.c
-    query = select(columns.id, columns.ended_at, columns.metadata, *(columns[name] for name in FACTS))
     for piece in in_pieces(ids):
-        for id_, ended_at, metadata, *facts in await connection.execute(query.where(columns.id.in_(piece))):
+        for id_, ended_at, metadata, *facts in await connection.execute(_FIND_KNOWN, {"ids": piece}):
             known[id_] = Known(ended_at is not None, metadata, dict(zip(FACTS, facts, strict=True)))
     return known
 
@@ -145,23 +146,16 @@ async def _execute(connection: AsyncConnection, statement: Any, rows: Collection
         await connection.execute(statement, list(rows))
 
 
-async def _insert_new(connection: AsyncConnection, table: Any, rows: Collection[Row], key: Sequence[str]) -> None:
+async def _insert_new(connection: AsyncConnection, table: Table, rows: Collection[Row], key: tuple[str, ...]) -> None:
     if rows:
-        await connection.execute(_insert(connection, table).on_conflict_do_nothing(index_elements=key), list(rows))
+        await connection.execute(insert_new(connection.dialect.name, table, key), list(rows))
 
 
 async def _upsert(
-    connection: AsyncConnection, table: Any, rows: Collection[Row], key: Sequence[str], *, change: Collection[str]
+    connection: AsyncConnection, table: Table, rows: Collection[Row], key: tuple[str, ...], *, change: tuple[str, ...]
 ) -> None:
     if rows:
-        statement = _insert(connection, table)
-        changed = {name: statement.excluded[name] for name in change}
-        await connection.execute(statement.on_conflict_do_update(index_elements=key, set_=changed), list(rows))
-
-
-def _insert(connection: AsyncConnection, table: Any) -> Any:
-    """Return an insert that knows conflicts; both dialects spell it alike and neither shares a class."""
-    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+        await connection.execute(upsert(connection.dialect.name, table, key, change), list(rows))
 
 
 def _is_same_user(row: Row, seen: Row | None) -> bool:

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from aiproxyd.storage.engine import in_pieces
 from aiproxyd.storage.rows import Changes
 from aiproxyd.storage.session_parts import Touch
+from aiproxyd.storage.statements import among
 from aiproxyd.storage.tables import interceptions, tool_usages
 
 _child = interceptions.alias("child")
@@ -41,15 +42,12 @@ _parent_id = (
 _unlinked = select(_child.c.id, _parent_id.label("parent_id")).where(
     _child.c.correlating_tool_call_id.is_not(None), _child.c.thread_parent_id.is_(None)
 )
-_ANSWERS = _unlinked.where(_child.c.id.in_(bindparam("ids", expanding=True)))
+_ANSWERS = _unlinked.where(among(_child.c.id))
 # Who asked before the earliest call of the batch answers none of them.
-_ANSWERS_TO = _unlinked.where(
-    _child.c.correlating_tool_call_id.in_(bindparam("ids", expanding=True)), _child.c.described_at >= bindparam("since")
-)
+_ANSWERS_TO = _unlinked.where(among(_child.c.correlating_tool_call_id), _child.c.described_at >= bindparam("since"))
 
-_ROOTS = select(interceptions.c.id, interceptions.c.thread_root_id).where(
-    interceptions.c.id.in_(bindparam("ids", expanding=True))
-)
+_ROOTS = select(interceptions.c.id, interceptions.c.thread_root_id).where(among(interceptions.c.id))
+_THREADS = select(interceptions.c.id, interceptions.c.thread_root_id).where(among(interceptions.c.thread_root_id))
 
 _session_id = func.coalesce(interceptions.c.client_session_id, bindparam("root_id"))
 _LINK = (
@@ -134,10 +132,8 @@ async def _parents(
 async def _threads_of(connection: AsyncConnection, roots: Collection[str]) -> list[tuple[str, str]]:
     """Return what belongs to threads, each with its root, in the order of ids."""
     found: list[tuple[str, str]] = []
-    columns = interceptions.c
-    statement = select(columns.id, columns.thread_root_id)
     for piece in in_pieces(roots):
-        rows = await connection.execute(statement.where(columns.thread_root_id.in_(piece)))
+        rows = await connection.execute(_THREADS, {"ids": piece})
         found += [(row[0], row[1]) for row in rows]
     return sorted(found)
 

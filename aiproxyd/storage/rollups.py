@@ -12,16 +12,17 @@ response, an amount that is priced again and an end that comes twice need no rul
 """
 
 import contextlib
+import functools
 import hashlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Select, case, delete, func, insert, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiproxyd.storage.engine import in_pieces
+from aiproxyd.storage.statements import among, insert_into
 from aiproxyd.storage.tables import interceptions, token_usages, usage_rollups
 
 DIMENSIONS: Final = ("day", "initiator_id", "provider", "provider_name", "model", "client", "project", "outcome")
@@ -37,11 +38,14 @@ Sums = dict[Key, list[int]]
 # Rows of an insert when all are made again.
 _ROWS_AT_ONCE = 1000
 
+# In one order, or two who lock could wait for each other. Not against those who only refer to the rows.
+_LOCK = select(interceptions.c.id).where(among(interceptions.c.id)).order_by(interceptions.c.id).with_for_update(key_share=True)
 
-def day_of(connection: AsyncConnection) -> ColumnElement[str]:
+
+def day_of(dialect: str) -> ColumnElement[str]:
     """Return the day in UTC on which an interception began, as `2026-01-31`."""
     started_at = interceptions.c.started_at
-    if connection.dialect.name == "postgresql":
+    if dialect == "postgresql":
         return func.to_char(func.timezone("UTC", started_at), "YYYY-MM-DD")
     # Text that begins with the date.
     return func.substr(started_at, 1, 10)
@@ -104,7 +108,7 @@ async def rebuild(connection: AsyncConnection) -> None:
     """Make every rollup again from the records; what was deleted by age is forgotten. For stores filled from elsewhere."""
     await connection.execute(delete(usage_rollups))
     rows = []
-    for key, values in (await _sums(connection, _summed_up(connection))).items():
+    for key, values in (await _sums(connection, _summed_up(connection.dialect.name))).items():
         rows.append(_row(key, values, values[0]))
         if len(rows) == _ROWS_AT_ONCE:
             await connection.execute(insert(usage_rollups), rows)
@@ -123,10 +127,11 @@ def id_of(key: Key) -> str:
     return digest.hexdigest()
 
 
-def _summed_up(connection: AsyncConnection) -> Select[Any]:
+@functools.cache
+def _summed_up(dialect: str) -> Select[Any]:
     columns = interceptions.c
     keys = [
-        day_of(connection).label("day"),
+        day_of(dialect).label("day"),
         *(columns[name] for name in ("initiator_id", "provider", "provider_name", "model", "client")),
         project_of().label("project"),
         func.coalesce(columns.outcome, "").label("outcome"),
@@ -135,15 +140,16 @@ def _summed_up(connection: AsyncConnection) -> Select[Any]:
     return select(*keys, *figures()).select_from(joined).group_by(*keys)
 
 
+@functools.cache
+def _summed_up_among(dialect: str) -> Select[Any]:
+    return _summed_up(dialect).where(among(interceptions.c.id))
+
+
 async def lock_interceptions(connection: AsyncConnection, ids: Collection[str]) -> None:
     """Have others who change the interceptions `ids` wait for the end of the transaction."""
     if connection.dialect.name == "postgresql":
         for piece in in_pieces(ids):
-            columns = interceptions.c
-            # In one order, or two who lock could wait for each other. Not against those who only refer to the rows.
-            await connection.execute(
-                select(columns.id).where(columns.id.in_(piece)).order_by(columns.id).with_for_update(key_share=True)
-            )
+            await connection.execute(_LOCK, {"ids": piece})
 
 
 async def _locked_sums(connection: AsyncConnection, ids: Collection[str]) -> Sums:
@@ -153,17 +159,18 @@ async def _locked_sums(connection: AsyncConnection, ids: Collection[str]) -> Sum
 
 async def _sums_of(connection: AsyncConnection, ids: Collection[str]) -> Sums:
     sums: Sums = {}
-    statement = _summed_up(connection)
+    statement = _summed_up_among(connection.dialect.name)
     for piece in in_pieces(ids):
-        for key, values in (await _sums(connection, statement.where(interceptions.c.id.in_(piece)))).items():
+        for key, values in (await _sums(connection, statement, {"ids": piece})).items():
             seen = sums.get(key)
             sums[key] = values if seen is None else [one + other for one, other in zip(seen, values, strict=True)]
     return sums
 
 
-async def _sums(connection: AsyncConnection, statement: Select[Any]) -> Sums:
+async def _sums(connection: AsyncConnection, statement: Select[Any], parameters: Mapping[str, Any] | None = None) -> Sums:
     width = len(DIMENSIONS)
-    return {tuple(row[:width]): [int(value) for value in row[width:]] for row in await connection.execute(statement)}
+    rows = await connection.execute(statement, parameters)
+    return {tuple(row[:width]): [int(value) for value in row[width:]] for row in rows}
 
 
 def _row(key: Key, values: Collection[int], kept: int) -> dict[str, Any]:
@@ -176,7 +183,11 @@ async def _add(connection: AsyncConnection, changes: Mapping[Key, tuple[list[int
         return
     # In one order, as users are: daemons that share a database wait for each other and not in a ring.
     rows = sorted((_row(key, values, kept) for key, (values, kept) in changes.items()), key=lambda row: str(row["id"]))
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement: Any = dialect.insert(usage_rollups)
+    await connection.execute(_adding(connection.dialect.name), rows)
+
+
+@functools.cache
+def _adding(dialect: str) -> Any:
+    statement = insert_into(dialect, usage_rollups)
     added = {name: usage_rollups.c[name] + statement.excluded[name] for name in (*FIGURES, "kept")}
-    await connection.execute(statement.on_conflict_do_update(index_elements=("id",), set_=added), rows)
+    return statement.on_conflict_do_update(index_elements=("id",), set_=added)

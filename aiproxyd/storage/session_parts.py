@@ -12,6 +12,7 @@ added behind them.
 
 import contextlib
 import datetime as dt
+import functools
 import hashlib
 import itertools
 from collections import defaultdict
@@ -19,11 +20,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Select, and_, case, delete, func, insert, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiproxyd.storage.engine import in_pieces
 from aiproxyd.storage.rollups import day_of, lock_interceptions
+from aiproxyd.storage.statements import among, insert_into, upsert
 from aiproxyd.storage.tables import interceptions, session_parts, token_usages
 
 DIMENSIONS: Final = ("session_id", "initiator_id", "day", "provider", "provider_name", "model", "client")
@@ -42,6 +43,9 @@ Touch = Callable[[Collection[str]], Awaitable[None]]
 
 # Rows of an insert when all are made again.
 _ROWS_AT_ONCE = 1000
+
+# In one order, or two could wait for each other.
+_LOCK = select(session_parts.c.id).where(among(session_parts.c.id)).order_by(session_parts.c.id).with_for_update()
 
 
 @contextlib.asynccontextmanager
@@ -81,7 +85,7 @@ async def keeping_sessions(connection: AsyncConnection, ids: Collection[str]) ->
 async def rebuild(connection: AsyncConnection) -> None:
     """Make every part again from the records. For stores filled from elsewhere."""
     await connection.execute(delete(session_parts))
-    sums = await _sums(connection, _summed_up(connection))
+    sums = await _sums(connection, _summed_up(connection.dialect.name))
     for batch in itertools.batched(sums.items(), _ROWS_AT_ONCE):
         await connection.execute(insert(session_parts), [_row(key, values) for key, values in batch])
 
@@ -105,11 +109,12 @@ def _digest(values: Iterable[str], size: int) -> bytes:
     return digest.digest()
 
 
-def _summed_up(connection: AsyncConnection) -> Select[Any]:
+@functools.cache
+def _summed_up(dialect: str) -> Select[Any]:
     columns, tokens = interceptions.c, token_usages.c
     # Several token rows of one interception are one request: the first one counts, and so does having none.
     is_first = func.coalesce(tokens.position, 0) == 0
-    keys = [day_of(connection).label(name) if name == "day" else columns[name] for name in DIMENSIONS]
+    keys = [day_of(dialect).label(name) if name == "day" else columns[name] for name in DIMENSIONS]
     sums: list[ColumnElement[Any]] = [
         func.min(columns.started_at).label("started_at"),
         func.max(columns.started_at).label("last_started_at"),
@@ -125,20 +130,25 @@ def _summed_up(connection: AsyncConnection) -> Select[Any]:
     return select(*keys, *sums).select_from(joined).where(columns.ended_at.is_not(None)).group_by(*keys)
 
 
-async def _sums(connection: AsyncConnection, statement: Select[Any]) -> _Sums:
+@functools.cache
+def _summed_up_among(dialect: str) -> Select[Any]:
+    return _summed_up(dialect).where(among(interceptions.c.id))
+
+
+async def _sums(connection: AsyncConnection, statement: Select[Any], parameters: Mapping[str, Any] | None = None) -> _Sums:
     width, names = len(DIMENSIONS), (*_TIMES, *ADDED)
     first_number = width + len(_TIMES)
     return {
         tuple(row[:width]): dict(zip(names, (*row[width:first_number], *map(int, row[first_number:])), strict=True))
-        for row in await connection.execute(statement)
+        for row in await connection.execute(statement, parameters)
     }
 
 
 async def _sums_of(connection: AsyncConnection, ids: Collection[str]) -> _Sums:
     sums: _Sums = {}
-    statement = _summed_up(connection)
+    statement = _summed_up_among(connection.dialect.name)
     for piece in in_pieces(ids):
-        _merge(sums, await _sums(connection, statement.where(interceptions.c.id.in_(piece))))
+        _merge(sums, await _sums(connection, statement, {"ids": piece}))
     return sums
 
 
@@ -180,16 +190,22 @@ def _row(key: _Key, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def _lock(connection: AsyncConnection, ids: Collection[str]) -> None:
-    """Have other transactions that change these parts wait; in one order, or two could wait for each other."""
+    """Have other transactions that change these parts wait."""
     for piece in in_pieces(ids):
-        columns = session_parts.c
-        await connection.execute(select(columns.id).where(columns.id.in_(piece)).order_by(columns.id).with_for_update())
+        await connection.execute(_LOCK, {"ids": piece})
 
 
 async def _add(connection: AsyncConnection, changes: Mapping[_Key, Mapping[str, Any]]) -> None:
     if not changes:
         return
-    statement = _insert(connection)
+    # In one order: daemons that share a database wait for each other and not in a ring.
+    rows = sorted((_row(key, values) for key, values in changes.items()), key=lambda row: str(row["id"]))
+    await connection.execute(_adding(connection.dialect.name), rows)
+
+
+@functools.cache
+def _adding(dialect: str) -> Any:
+    statement = insert_into(dialect, session_parts)
     old, new = session_parts.c, statement.excluded
     prompted = _later(old.prompted_at, new.prompted_at)
     started = case((new.started_at < old.started_at, new.started_at), else_=old.started_at)
@@ -201,9 +217,7 @@ async def _add(connection: AsyncConnection, changes: Mapping[_Key, Mapping[str, 
         "ended_at": _later(old.ended_at, new.ended_at),
         "active_at": func.coalesce(prompted, started),
     }
-    # In one order: daemons that share a database wait for each other and not in a ring.
-    rows = sorted((_row(key, values) for key, values in changes.items()), key=lambda row: str(row["id"]))
-    await connection.execute(statement.on_conflict_do_update(index_elements=("id",), set_=changed), rows)
+    return statement.on_conflict_do_update(index_elements=("id",), set_=changed)
 
 
 async def _make_again(connection: AsyncConnection, keys: Collection[_Key]) -> None:
@@ -217,20 +231,14 @@ async def _make_again(connection: AsyncConnection, keys: Collection[_Key]) -> No
         start = dt.datetime.fromisoformat(day).replace(tzinfo=dt.UTC)
         of_day = (columns.started_at >= start, columns.started_at <= start + (dt.timedelta(days=1) - dt.timedelta.resolution))
         for piece in in_pieces(sessions):
-            found |= await _sums(connection, _summed_up(connection).where(columns.session_id.in_(piece), *of_day))
+            found |= await _sums(connection, _summed_up(connection.dialect.name).where(columns.session_id.in_(piece), *of_day))
     rows = [_row(key, found[key]) for key in sorted(keys, key=id_of) if key in found]
     if rows:
-        statement = _insert(connection)
-        written = {name: statement.excluded[name] for name in (*_TIMES, *ADDED, "active_at")}
-        await connection.execute(statement.on_conflict_do_update(index_elements=("id",), set_=written), rows)
+        statement = upsert(connection.dialect.name, session_parts, ("id",), (*_TIMES, *ADDED, "active_at"))
+        await connection.execute(statement, rows)
     for piece in in_pieces([id_of(key) for key in keys if key not in found]):
         await connection.execute(delete(session_parts).where(session_parts.c.id.in_(piece)))
 
 
 def _later(old: ColumnElement[Any], new: ColumnElement[Any]) -> ColumnElement[Any]:
     return case((old.is_(None), new), (new > old, new), else_=old)
-
-
-def _insert(connection: AsyncConnection) -> Any:
-    """Return an insert that knows conflicts; both dialects spell it alike and neither shares a class."""
-    return postgresql.insert(session_parts) if connection.dialect.name == "postgresql" else sqlite.insert(session_parts)

@@ -275,7 +275,7 @@ def _column(connection: AsyncConnection, dimension: Dimension) -> ColumnElement[
     if dimension is Dimension.PROJECT:
         return project_of()
     if dimension is Dimension.DAY:
-        return day_of(connection)
+        return day_of(connection.dialect.name)
     return interceptions.c[_ROLLED_UP[dimension]]
 
 
