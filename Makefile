@@ -97,4 +97,4 @@ docs: $(VENV)/.run ## Write the generated pages of docs/, examples/config.yaml a
 	$(BIN)/python docs/reference_pages.py
 
 clean: ## Remove what can be made again.
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov bench-results
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis htmlcov bench-results
