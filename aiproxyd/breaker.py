@@ -111,6 +111,11 @@ class Breakers:
     def __len__(self) -> int:
         return len(self._breakers)
 
+    @property
+    def unclosed(self) -> list[Line]:
+        """What has a breaker that is open or half-open."""
+        return [line for line, breaker in self._breakers.items() if breaker.state is not BreakerState.CLOSED]
+
     def state(self, line: Line) -> BreakerState:
         """Return the state after the last request; an open breaker becomes half-open at the next one."""
         breaker = self._breakers.get(line)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from aiproxyd.breaker import Breakers, BreakerSettings
+from aiproxyd.breaker import Breakers, BreakerSettings, Line
 from aiproxyd.key_pool import KeyMark, KeyPool, KeyState
 from aiproxyd.model.authority import Authority
 from aiproxyd.model.credential import UpstreamKey
@@ -146,10 +146,21 @@ class Upstreams:
         found = self._by_name.get(provider)
         return found if found is not None else Upstream(UpstreamRules(provider, ""))
 
-    def replace(self, rules: Mapping[str, UpstreamRules], *, generation: int = 0) -> None:
-        """Use these rules from now on. Keys that were marked for good get another chance."""
+    def replace(self, rules: Mapping[str, UpstreamRules], *, generation: int = 0) -> list[tuple[str, Line]]:
+        """Use these rules from now on. Keys that were marked for good get another chance.
+
+        Returns:
+            The entries and lines of breakers that were not closed and are gone with the rules that they belonged to.
+        """
         self.generation = generation
-        self._by_name = {name: Upstream(each, self._by_name.get(name), on_mark=self._on_mark) for name, each in rules.items()}
+        before = self._by_name
+        self._by_name = {name: Upstream(each, before.get(name), on_mark=self._on_mark) for name, each in rules.items()}
+        return [
+            (name, line)
+            for name, upstream in before.items()
+            if upstream.breakers is not None and self.of(name).breakers is not upstream.breakers
+            for line in upstream.breakers.unclosed
+        ]
 
     def key_counts(self, now: float) -> dict[str, dict[KeyState, int]]:
         """Return how many keys are in each state, by the name of each entry that has keys."""

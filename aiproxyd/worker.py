@@ -27,6 +27,7 @@ import uvloop
 from pydantic import ValidationError
 
 from aiproxyd import sigv4
+from aiproxyd.breaker import BreakerState
 from aiproxyd.ca.authority import CertificateAuthority
 from aiproxyd.ca.leaves import LeafStore
 from aiproxyd.channel import (
@@ -63,7 +64,7 @@ from aiproxyd.mitm.report import Reporter
 from aiproxyd.mitm.tap import Tap
 from aiproxyd.mitm.tls import ClientContexts, UpstreamTls
 from aiproxyd.model.credential import ProviderKeys
-from aiproxyd.model.observation import WorkerStarted
+from aiproxyd.model.observation import BreakerChanged, WorkerStarted
 from aiproxyd.telemetry.logs import configure_logging, secrets
 from aiproxyd.upstream import UpstreamRules, Upstreams
 
@@ -261,7 +262,18 @@ class Worker:
     def _use_keys(self, keys: Mapping[str, ProviderKeys], rules: Mapping[str, UpstreamRules], generation: int) -> None:
         """Use the keys and rules of a configuration, and keep the keys out of the log."""
         secrets.replace([secret for each in keys.values() for key in each.keys for secret in key.secrets])
-        self._upstreams.replace(rules, generation=generation)
+        for provider, line in self._upstreams.replace(rules, generation=generation):
+            # Or it would be shown as open for ever.
+            reporter = self._front.reporter
+            reporter.tell(
+                BreakerChanged(
+                    at=reporter.now(),
+                    provider=provider,
+                    endpoint=line.endpoint,
+                    model=line.model,
+                    state=str(BreakerState.CLOSED),
+                )
+            )
 
     def _tell_mark(self, provider: str, mark: KeyMark) -> None:
         """Let the other workers know that a key is not to be used, so that they do not find out by a failure."""

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.integration.conftest import DaemonMaker
 from tests.support.daemon import ROOT, eventually, plain_environment
 
@@ -23,6 +25,23 @@ def test_several_addresses_of_both_families_are_served(own_daemon: DaemonMaker) 
     first, second = daemon.run["listen"]
     for host, address in (("127.0.0.1", first), ("::1", second)):
         assert answer_of(host, int(address.rpartition(":")[2])).startswith(b"HTTP/1.1 407 ")
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param(b"PROXY TCP4 192.0.2.1 192.0.2.2 40000 443\r\n" + ASK, id="PROXY protocol 1"),
+        pytest.param(b"\r\n\r\n\0\r\nQUIT\n!\x11\0\x0c" + bytes(12) + ASK, id="PROXY protocol 2"),
+        pytest.param(b"\x05\x01\x00", id="SOCKS5"),
+    ],
+)
+def test_neither_the_proxy_protocol_nor_socks_is_spoken(own_daemon: DaemonMaker, first: bytes) -> None:
+    """Whoever reaches the listener could otherwise say whose address a request is from."""
+    daemon = own_daemon(config={"decrypt": {"head_timeout_seconds": 1}})
+    with socket.create_connection(("127.0.0.1", daemon.port), timeout=30) as wire:
+        wire.sendall(first)
+        answer = wire.recv(65536)
+    assert answer == b"" or answer.split(b" ", 2)[1] in {b"400", b"408"}, answer
 
 
 def test_sockets_of_a_service_manager_are_used_and_it_is_told_how_things_stand(own_daemon: DaemonMaker, tmp_path: Path) -> None:

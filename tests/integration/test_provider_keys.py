@@ -242,6 +242,10 @@ def test_a_breaker_refuses_the_model_that_is_down(own_daemon: DaemonMaker, provi
     labels = {"provider": "openai", "endpoint": "/v1/chat/completions", "model": down}
     assert metrics.total("coder_ai_gateway_circuit_breaker_trips_total", **labels) == 1
     assert metrics.total("coder_ai_gateway_circuit_breaker_state", **labels) == 1
+    # A breaker that a reload takes away is not shown as open for ever.
+    daemon.write_config(providers=[{"name": "openai", "type": "openai"}])
+    daemon.reload()
+    daemon.wait_for_metric(0, "coder_ai_gateway_circuit_breaker_state", **labels)
 
 
 def test_aws_credentials_that_a_reload_brings_sign_while_others_are_served(

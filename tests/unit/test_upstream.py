@@ -87,3 +87,20 @@ def test_actor_headers_hold_what_a_header_can_hold():
     evil = Principal(id="1", name="x\r\nauthorization: Bearer stolen")
     assert ActorHeaders(username="x-name").fields(evil) == (("x-name", "x%0D%0Aauthorization:%20Bearer%20stolen"),)
     assert ActorHeaders(groups="x-groups").fields(Principal(id="1", name="n")) == ()
+
+
+def test_breakers_that_were_open_and_go_with_their_rules_are_named():
+    settings = BreakerSettings(failure_threshold=1, interval_seconds=0, open_seconds=30, half_open_max_requests=1)
+    others = BreakerSettings(failure_threshold=2, interval_seconds=0, open_seconds=30, half_open_max_requests=1)
+    first = {name: UpstreamRules(name, "openai", breaker=settings) for name in ("stays", "changes", "goes")}
+    upstreams = Upstreams(first)
+    down, well = Line("/v1/responses", "down"), Line("/v1/responses", "well")
+    for name in first:
+        breakers = upstreams.of(name).breakers
+        for line, result in ((down, Result.FAILURE), (well, Result.SUCCESS)):
+            ticket, _ = breakers.admit(line, 0)
+            breakers.settle(ticket, result, 0)
+    assert upstreams.replace(first) == []
+    changed = {"stays": first["stays"], "changes": UpstreamRules("changes", "openai", breaker=others)}
+    assert upstreams.replace(changed) == [("changes", down), ("goes", down)]
+    assert upstreams.replace({}) == [("stays", down)]
