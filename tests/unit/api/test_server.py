@@ -53,6 +53,15 @@ async def test_requests_are_answered_as_soon_as_start_returns(serve):
     assert (await exchange(port, GET)).endswith(b"\r\n\r\nhello")
 
 
+async def test_a_body_does_not_wait_until_the_client_has_acknowledged_the_head():
+    listening = listener()
+    server = AdminServer(hello, listening)
+    await server.start()
+    # Connections have it from the listener.
+    assert listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    await server.stop()
+
+
 async def test_it_does_not_say_what_serves(serve):
     _, port = await serve(hello)
     assert b"\r\nserver:" not in (await exchange(port, GET)).lower()
