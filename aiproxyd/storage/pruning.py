@@ -23,6 +23,10 @@ _FIRST_PAGES = 100
 # So many freed pages may stay in the file: 4 MiB that the next rows fill.
 _SPARE_PAGES = 1024
 
+# A commit that finds SQLite's WAL full moves it into the database before it returns: up to a second on a busy disk, though others
+# may write meanwhile. Moved between transactions, a few at a time, it is never full, and what a transaction took is what it held.
+_TRANSACTIONS_A_CHECKPOINT = 16
+
 Advance = Callable[[int], None]
 
 
@@ -40,6 +44,7 @@ class Pruning:
         self._store = store
         self._advance = advance
         self._pause = pause
+        self._transactions = 0
 
     async def run(self, retention: Retention, now: dt.datetime) -> Pruned:
         """Delete all that `retention` names and return how much that was.
@@ -94,6 +99,9 @@ class Pruning:
         count, seconds = await self._store.write_timed(change)
         size.took(count, seconds)
         self.done.longest_seconds = max(self.done.longest_seconds, seconds)
+        self._transactions += 1
+        if self._store.is_sqlite and self._transactions % _TRANSACTIONS_A_CHECKPOINT == 0:
+            await self._store.checkpoint()
         if self._pause:
             await asyncio.sleep(seconds)
         return count
