@@ -6,10 +6,10 @@ Rows are those of the tables, as tuples in the order of `COLUMNS`. The same seed
 import datetime as dt
 import itertools
 import random
-import uuid
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from aiproxyd.model.ids import uuid7
 from aiproxyd.model.principal import id_of_name
 
 USERS = 48
@@ -154,8 +154,8 @@ def _work_time(chance: random.Random, at: dt.datetime, until: dt.datetime) -> dt
     return moved if moved <= until else at
 
 
-def _id(chance: random.Random) -> str:
-    return str(uuid.UUID(int=chance.getrandbits(128), version=4))
+def _id(chance: random.Random, at: dt.datetime) -> str:
+    return uuid7(int(at.timestamp() * 1000), chance.randbytes(10))
 
 
 def _text(chance: random.Random, least: int, most: int) -> str:
@@ -173,7 +173,7 @@ def _session(chance: random.Random, at: dt.datetime, rows: Rows, until: dt.datet
         if has_session
         else f'{{"request_user_agent":"{tool.user_agent}"}}'
     )
-    session = _id(chance) if has_session else None
+    session = _id(chance, at) if has_session else None
     model = tool.models[min(1 + int(chance.paretovariate(1.5)) - 1, len(tool.models) - 1)]
     for _ in range(chance.randint(1, 4)):
         at = _thread(chance, at, rows, (user, tool, session, metadata, model), until)
@@ -196,22 +196,22 @@ def _thread(
     answers: str | None = None
     cached = chance.randint(8_000, 40_000)
     steps = min(1 + int(chance.expovariate(1 / 5.5)), 60)
-    connection = _id(chance)
+    connection = _id(chance, at)
     for step in range(steps):
         at = min(at, until)
-        id_ = _id(chance)
+        id_ = _id(chance, at)
         seconds = chance.lognormvariate(1.8, 0.7)
         end = at + dt.timedelta(seconds=seconds)
         outcome = chance.choices(_ENDINGS, _ENDING_WEIGHTS)[0]
         is_whole = outcome == "completed"
-        response_id = f"msg_{id_[:8]}{id_[9:13]}" if is_whole else ""
+        response_id = f"msg_{id_[24:]}" if is_whole else ""
         calls = (chance.choices((1, 2, 3), (80, 15, 5))[0] if step < steps - 1 else 0) if is_whole else 0
         written = chance.randint(200, 4_000)
         error = None if is_whole or outcome == "client_aborted" else "overloaded" if outcome == "upstream_error" else "unknown"
         has_prompt = step == 0
         rows["interceptions"].append((
             id_, f"worker-{at.timetuple().tm_yday % 3}", connection, user, model.provider_type, model.provider, model.api, "POST",
-            model.route, model.host, model.name, True, tool.client, tool.version, tool.user_agent, f"req_{id_[:13]}", session,
+            model.route, model.host, model.name, True, tool.client, tool.version, tool.user_agent, f"req_{id_[24:]}", session,
             session or root or id_, answers, parent, root, "subscription" if model.provider == "chatgpt" else "api_key",
             "sk-a...efgh", "subscription" if model.provider == "chatgpt" else "metered", has_prompt, at,
             at + dt.timedelta(milliseconds=9), end, outcome, "reported" if is_whole else "none",
@@ -225,7 +225,7 @@ def _thread(
             rows["token_usages"].append(_tokens(chance, model, id_, response_id, (cached, written), end))
         answers_next: str | None = None
         for place in range(calls):
-            answers_next = f"toolu_{id_[:8]}{place}{id_[24:]}"
+            answers_next = f"toolu_{id_[19:23]}{place}{id_[24:]}"
             rows["tool_usages"].append((
                 id_, place, response_id, answers_next, "", chance.choice(_CALLED), "function", "",
                 f'{{"command":"{_text(chance, 3, 30)}"}}', False, False, None, "{}", end,

@@ -1,8 +1,10 @@
 """Observations as a worker makes them: whole lives of interceptions, with every figure given or plain."""
 
-import uuid
+import os
+import time
 
 from aiproxyd.model.events import ThoughtSource
+from aiproxyd.model.ids import uuid7
 from aiproxyd.model.observation import (
     InterceptionDescribed,
     InterceptionEnded,
@@ -21,7 +23,7 @@ START = 1_769_846_400.0
 
 def new_id() -> str:
     """Return an interception's id."""
-    return str(uuid.uuid4())
+    return uuid7(time.time_ns() // 1_000_000, os.urandom(10))
 
 
 def started(id_: str, *, at: float = START, user: str = "alice", **changes: object) -> InterceptionStarted:
