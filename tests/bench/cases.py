@@ -19,6 +19,7 @@ PRESSURES = (1, 2, 4, 8, 16, 32, 64, 128)
 P99_BOUNDS_MILLISECONDS = (5, 10, 20, 50)
 
 _IDLE_SECONDS = 3.0
+_FIRST_BYTES = 200
 # A stream takes two seconds; what has not come after so long never comes.
 _STREAMS_TIMEOUT_SECONDS = 60.0
 
@@ -45,13 +46,13 @@ class Measurement:
         # Imports, caches and certificates of the first request are nobody's steady state.
         await work.kept_alive(self._load, self._https, requests=self._scaled(200), connections=4)
         # Memory first, while the process has none that was freed and could be used again unseen.
-        await self._cpu_of("idle_second", _IDLE_SECONDS, lambda: asyncio.sleep(_IDLE_SECONDS))
         await self._idle_tunnels()
         await self._idle_connections()
         await self._streams()
         await self._requests()
         await self._pressure()
         await self._tunnels()
+        await self._cpu_of("idle_second", _IDLE_SECONDS, lambda: asyncio.sleep(_IDLE_SECONDS))
         return self._values
 
     def _scaled(self, count: int) -> int:
@@ -80,8 +81,7 @@ class Measurement:
 
     async def _streams(self) -> None:
         values = self._values
-        first = await work.first_bytes(self._load, self._https, count=100)
-        values["first_byte_1_p50"], values["first_byte_1_p99"] = percentiles(first)
+        await _first_bytes(values, self._load, self._https)
         for count in STREAM_COUNTS:
             before = self._peer.memory_bytes()
             during: list[int] = []
@@ -171,11 +171,16 @@ async def ceiling(ports: Mapping[str, int]) -> Values:
     for connections in CONNECTION_COUNTS:
         durations = await work.kept_alive(direct, https, requests=2000, connections=connections)
         values[f"latency_{connections}_p50"], values[f"latency_{connections}_p99"] = percentiles(durations)
-    first = await work.first_bytes(direct, https, count=100)
-    values["first_byte_1_p50"], values["first_byte_1_p99"] = percentiles(first)
+    await _first_bytes(values, direct, https)
     for count in STREAM_COUNTS:
         _note_streams(values, count, await work.streams(direct, https, count=count))
     return values
+
+
+async def _first_bytes(values: Values, load: work.Load, port: int) -> None:
+    for name, is_new in (("1", False), ("new", True)):
+        seen = await work.first_bytes(load, port, count=_FIRST_BYTES, is_new=is_new)
+        values[f"first_byte_{name}_p50"], values[f"first_byte_{name}_p99"] = percentiles(seen)
 
 
 def _note_streams(values: Values, count: int, seen: work.Streams) -> None:

@@ -237,12 +237,21 @@ async def streams(
     return Streams(first, delays, stalled)
 
 
-async def first_bytes(load: Load, port: int, *, count: int) -> list[float]:
-    """Begin `count` streams, one after the other on connections of their own; return the seconds to the first byte of each."""
+async def first_bytes(load: Load, port: int, *, count: int, is_new: bool = False) -> list[float]:
+    """Begin `count` streams, one after the other on connections of their own; return the seconds to the first byte of each.
+
+    Args:
+        load: How to connect.
+        port: Of the origin.
+        count: Number of streams.
+        is_new: Whether the stream is the first thing that is asked on its connection; else a small request went before it.
+    """
     question = request(STREAM_QUESTION, port)
     durations: list[float] = []
     for _ in range(count):
         async with load.connection(port) as conversation:
+            if not is_new:
+                await conversation.ask(request(QUESTION, port))
             started = time.perf_counter()
             await conversation.ask(question, head_only=True)
             durations.append(time.perf_counter() - started)

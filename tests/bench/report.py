@@ -48,6 +48,7 @@ LATENCY_CASES = (
         for count in STREAM_COUNTS
         for point in ("p50", "p99")
     ),
+    *((f"first_byte_new_{point}", f"first byte, one stream on a connection just made, {point}") for point in ("p50", "p99")),
     *(
         (f"event_{count}_{point}", f"an event's way, {'one stream' if count == 1 else f'{count} streams'}, {point}")
         for count in STREAM_COUNTS
@@ -124,10 +125,13 @@ def _workers(rounds: list[dict[str, float]]) -> list[str]:
     cases = (
         ("rate_1", "requests a second, one worker, all on one core"),
         ("rate_2", "requests a second, two workers, all on two cores"),
-        ("gain", "gain (2 is the ideal)"),
+        ("gain", "gain"),
+        ("machines_gain", "gain of two processes that only count"),
         ("flowing_128", "streams of 128 on two workers without a stall"),
         ("first_byte_1_p50", "added to the first byte of one stream, p50, ms"),
         ("first_byte_1_p99", "added to the first byte of one stream, p99, ms"),
+        ("first_byte_new_p50", "the same on a connection just made, p50, ms"),
+        ("first_byte_new_p99", "the same on a connection just made, p99, ms"),
         ("first_byte_128_p50", "added to the first byte of 128 streams, p50, ms"),
         ("first_byte_128_p99", "added to the first byte of 128 streams, p99, ms"),
     )
