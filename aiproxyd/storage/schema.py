@@ -13,7 +13,7 @@ from aiproxyd.exceptions import StorageError
 if TYPE_CHECKING:
     from alembic.config import Config
 
-NEWEST = "0006"
+NEWEST = "0007"
 """The last file in `migrations/versions`."""
 
 # Any number; daemons that start at once on one PostgreSQL wait for each other with it.

@@ -75,6 +75,8 @@ class Interception(_Row, table=True):
         Index("ix_interceptions_provider_name", "provider_name", "started_at"),
         Index("ix_interceptions_model", "model", "started_at"),
         Index("ix_interceptions_client", "client", "started_at"),
+        # The two that are most often asked for together: a user's rare model would be looked for among all that the user did.
+        Index("ix_interceptions_initiator_id_model", "initiator_id", "model", "started_at"),
         Index("ix_interceptions_session_id", "session_id", "started_at"),
         Index("ix_interceptions_thread_root_id", "thread_root_id"),
         Index("ix_interceptions_outcome", "outcome", "started_at", sqlite_where=NOT_COMPLETED, postgresql_where=NOT_COMPLETED),

@@ -3,11 +3,13 @@
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from sqlalchemy import select
 
 from aiproxyd.exceptions import StorageError
 from aiproxyd.model.observation import Observation
 from aiproxyd.storage.queries import InterceptionFilter, list_interceptions
 from aiproxyd.storage.store import Store
+from aiproxyd.storage.tables import interceptions
 from tests.support.observations import START, described, ended, life, of_worker, started
 
 
@@ -124,3 +126,22 @@ async def test_sqlite_serves_each_filter_from_an_index(store: Store) -> None:
     for name, plan in plans.items():
         assert not any(step.startswith("SCAN interceptions") and "USING INDEX" not in step for step in plan), (name, plan)
         assert "USE TEMP B-TREE FOR ORDER BY" not in plan, (name, plan)
+
+
+async def test_both_databases_look_up_a_users_records_of_a_model_by_both(store: Store) -> None:
+    """Or a week of one of them would be read for a few records of both. Without statistics, as in a new store."""
+    for id_, user, model in (("a", "alice", "m"), ("b", "bob", "n"), ("c", "alice", "n")):
+        await _apply(store, started(id_, user=user), described(id_, request_model=model))
+    columns = interceptions.c
+    alice = (await store.interception("a") or {})["initiator"]["id"]
+    query = select(columns.id).where(columns.initiator_id == alice, columns.model == "n").order_by(columns.started_at.desc())
+    text = str(query.compile(store._engine.sync_engine, compile_kwargs={"literal_binds": True}))
+    async with store._engine.connect() as connection:
+        if store.is_sqlite:
+            plan = [row[3] for row in await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}")]
+        else:
+            # Of three rows it would read all.
+            await connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+            plan = list((await connection.exec_driver_sql(f"EXPLAIN {text}")).scalars())
+        assert list((await connection.execute(query)).scalars()) == ["c"]
+    assert "ix_interceptions_initiator_id_model" in plan[0], plan
