@@ -8,7 +8,9 @@ import datetime as dt
 import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
+from sqlalchemy import ColumnElement
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -53,16 +55,17 @@ class Pruning:
             StorageError: The rest is still there.
         """
         if (before := retention.records_before) is not None:
-            self.done.interceptions = await self._repeat(lambda c, n: parts.delete_records(c, before, n), shows=True)
-            self.done.unknown_events = await self._once(lambda c: parts.delete_unknown_events(c, before))
+            self.done.interceptions = await self._repeat(lambda c, n: parts.delete_records(c, before, n))
+            # Mostly there are none, and who only looks keeps nobody from writing.
+            if await self._store.read(lambda c: parts.are_unknown_events_old(c, before)):
+                self.done.unknown_events = await self._once(lambda c: parts.delete_unknown_events(c, before))
         if retention.content_before is not None:
             await self._delete_content(retention.content_before)
         for condition in (
             parts.empty_figures(now),
             *([parts.figures_to_go(retention.figures_before)] if retention.figures_before is not None else []),
         ):
-            gone = await self._repeat(lambda c, n, which=condition: parts.delete_figures(c, which, n))  # type: ignore[misc]  # bound at once
-            self.done.figures += gone
+            self.done.figures += await self._delete_figures(condition)
         await self._give_back()
         return self.done
 
@@ -79,16 +82,28 @@ class Pruning:
             if place is None:
                 return
 
-    async def _repeat(self, delete: Callable[[AsyncConnection, int], Awaitable[int]], *, shows: bool = False) -> int:
-        """Call `delete` with as many rows as fit until nothing is left."""
+    async def _delete_figures(self, condition: ColumnElement[bool]) -> int:
+        size = BatchSize()
+        gone = 0
+        while ids := await self._store.read(lambda c: parts.figures_with(c, condition)):
+            before = gone
+            while ids:
+                piece, ids = ids[: size.rows], ids[size.rows :]
+                gone += await self._timed(size, lambda c, piece=piece: parts.delete_figures(c, piece, condition))  # type: ignore[misc]  # bound at once
+            if gone == before:
+                # Somebody else was quicker, or they are full again.
+                break
+        return gone
+
+    async def _repeat(self, delete: Callable[[AsyncConnection, int], Awaitable[int]]) -> int:
+        """Call `delete` with as many records as fit until nothing is left."""
         size = BatchSize()
         gone = 0
         while True:
             rows = size.rows
             count = await self._timed(size, lambda c, rows=rows: delete(c, rows))  # type: ignore[misc]  # bound at once
             gone += count
-            if shows:
-                self._advance(count)
+            self._advance(count)
             if count < rows:
                 return gone
 
@@ -143,10 +158,9 @@ async def _file_bytes(connection: AsyncConnection) -> int:
 async def _free(connection: AsyncConnection, pages: int) -> int:
     """Cut off at most `pages` pages and return how many went."""
     before = await _pragma(connection, "freelist_count")
-    # A step a page; fetching takes every step.
-    result = await connection.exec_driver_sql(f"PRAGMA incremental_vacuum({pages})")
-    if result.returns_rows:
-        result.all()
+    # A step a page, and only fetching takes every step; SQLAlchemy fetches nothing from a statement without columns.
+    driver: Any = (await connection.get_raw_connection()).driver_connection
+    await driver.execute_fetchall(f"PRAGMA incremental_vacuum({pages})")
     return before - await _pragma(connection, "freelist_count")
 
 

@@ -171,19 +171,33 @@ async def delete_content(connection: AsyncConnection, ids: Sequence[str]) -> int
     return len(ids)
 
 
+async def are_unknown_events_old(connection: AsyncConnection, before: dt.datetime) -> bool:
+    """Return whether anything was last met before a time."""
+    statement = select(unknown_events.c.kind).where(unknown_events.c.last_seen_at < before).limit(1)
+    return (await connection.execute(statement)).first() is not None
+
+
 async def delete_unknown_events(connection: AsyncConnection, before: dt.datetime) -> int:
     """Delete what was last met before a time; a few rows a parser."""
     statement = delete(unknown_events).where(unknown_events.c.last_seen_at < before)
     return int((await connection.execute(statement)).rowcount)
 
 
-async def delete_figures(connection: AsyncConnection, condition: ColumnElement[bool], limit: int) -> int:
-    """Delete rollups for which `condition` holds, at most `limit`, and return how many."""
-    columns = usage_rollups.c
-    ids = list((await connection.execute(select(columns.id).where(condition).limit(limit))).scalars())
-    if ids:
-        await connection.execute(delete(usage_rollups).where(columns.id.in_(ids)))
-    return len(ids)
+async def figures_with(connection: AsyncConnection, condition: ColumnElement[bool]) -> list[str]:
+    """Return the ids of some rollups for which `condition` holds.
+
+    Args:
+        connection: Only reads: where few of a hundred thousand hold, the look for them takes as long as a lock may last.
+        condition: Which ones.
+    """
+    statement = select(usage_rollups.c.id).where(condition).limit(_LOOKED_THROUGH)
+    return list((await connection.execute(statement)).scalars())
+
+
+async def delete_figures(connection: AsyncConnection, ids: Sequence[str], condition: ColumnElement[bool]) -> int:
+    """Delete those of the rollups `ids` for which `condition` still holds, and return how many."""
+    statement = delete(usage_rollups).where(usage_rollups.c.id.in_(ids), condition)
+    return int((await connection.execute(statement)).rowcount)
 
 
 def figures_to_go(before: dt.datetime) -> ColumnElement[bool]:
