@@ -40,7 +40,7 @@ from aiproxyd.exceptions import AiproxydError
 from aiproxyd.storage.queries import KEYS, MODEL_THOUGHT, NAMED_OTHERWISE, TOKEN_USAGE, TOOL_USAGE, USER_PROMPT, id_of
 from aiproxyd.storage.tables import interceptions, model_thoughts, token_usages, tool_usages, user_prompts, users
 
-PAGE = 1000
+PAGE = 300
 """Records that are read from PostgreSQL at once."""
 
 # Fields have the names and the order of the keys in `queries`, so that both encode alike. Their types say what a reader may rely
