@@ -28,6 +28,7 @@ _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 STALL_SECONDS = 0.04
 STREAM_SECONDS = 2.0
 SPREAD_SECONDS = 1.0
+FIRST_BYTES_SECONDS = 20.0
 
 _SENT = re.compile(rb"sent=(\d{19}) ")
 
@@ -243,12 +244,13 @@ async def first_bytes(load: Load, port: int, *, count: int, is_new: bool = False
     Args:
         load: How to connect.
         port: Of the origin.
-        count: Number of streams.
+        count: Number of streams; fewer when they take longer than `FIRST_BYTES_SECONDS` together, as with who buffers them.
         is_new: Whether the stream is the first thing that is asked on its connection; else a small request went before it.
     """
     question = request(STREAM_QUESTION, port)
     durations: list[float] = []
-    for _ in range(count):
+    until = time.perf_counter() + FIRST_BYTES_SECONDS
+    while len(durations) < count and time.perf_counter() < until:
         async with load.connection(port) as conversation:
             if not is_new:
                 await conversation.ask(request(QUESTION, port))
