@@ -19,7 +19,7 @@ from typing import Any, Final, Self
 from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiproxyd.storage.rollups import forget_records
+from aiproxyd.storage.rollups import forget_records, lock_interceptions
 from aiproxyd.storage.session_parts import keeping_sessions
 from aiproxyd.storage.tables import interceptions, model_thoughts, tool_usages, unknown_events, usage_rollups, user_prompts
 
@@ -159,6 +159,8 @@ def _has_content() -> ColumnElement[bool]:
 async def delete_content(connection: AsyncConnection, ids: Sequence[str]) -> int:
     """Delete what the records `ids` say, and return how many they are."""
     columns, tools = interceptions.c, tool_usages.c
+    # What belongs to them has no order in which it is locked.
+    await lock_interceptions(connection, ids)
     await connection.execute(delete(user_prompts).where(user_prompts.c.interception_id.in_(ids)))
     await connection.execute(delete(model_thoughts).where(model_thoughts.c.interception_id.in_(ids)))
     says = or_(tools.input.is_not(None), tools.invocation_error.is_not(None))
@@ -196,7 +198,10 @@ async def figures_with(connection: AsyncConnection, condition: ColumnElement[boo
 
 async def delete_figures(connection: AsyncConnection, ids: Sequence[str], condition: ColumnElement[bool]) -> int:
     """Delete those of the rollups `ids` for which `condition` still holds, and return how many."""
-    statement = delete(usage_rollups).where(usage_rollups.c.id.in_(ids), condition)
+    columns = usage_rollups.c
+    # In one order, as they are written.
+    await connection.execute(select(columns.id).where(columns.id.in_(ids)).order_by(columns.id).with_for_update())
+    statement = delete(usage_rollups).where(columns.id.in_(ids), condition)
     return int((await connection.execute(statement)).rowcount)
 
 
