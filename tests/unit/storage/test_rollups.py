@@ -10,11 +10,9 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiproxyd.model.billing import Billing
 from aiproxyd.model.observation import Observation
 from aiproxyd.model.outcome import Outcome, UsageSource
 from aiproxyd.model.usage import TokenUsage
-from aiproxyd.pricing import Charge, Cost
 from aiproxyd.storage.listing import count_interceptions
 from aiproxyd.storage.pruning import Pruning
 from aiproxyd.storage.retention import Retention
@@ -24,21 +22,9 @@ from aiproxyd.storage.store import Store
 from aiproxyd.storage.tables import interceptions, schema, token_usages, usage_rollups
 from aiproxyd.storage.usage_report import Dimension, usage_of
 from tests.support.observations import START, described, ended, of_worker, progressed, started
+from tests.support.set_prices import Prices
 
 DAY = 86_400.0
-
-
-class Prices:
-    """Costs that a test sets: so many micro-USD an output token, and nothing for some models."""
-
-    def __init__(self, rate: int, unknown: str = "") -> None:
-        self.rate = rate
-        self.unknown = unknown
-
-    def price(self, charge: Charge) -> Cost | None:
-        if charge.model == self.unknown:
-            return None
-        return Cost(charge.usage.output_tokens * self.rate, "test", str(self.rate), Billing.METERED, {})
 
 
 async def rollups_of(connection: AsyncConnection) -> dict[tuple[str, ...], list[int]]:

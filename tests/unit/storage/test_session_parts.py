@@ -13,11 +13,9 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiproxyd.model.billing import Billing
 from aiproxyd.model.observation import Observation
 from aiproxyd.model.outcome import Outcome
 from aiproxyd.model.usage import TokenUsage
-from aiproxyd.pricing import Charge, Cost
 from aiproxyd.storage import schema as migrations
 from aiproxyd.storage import session_parts as session_parts_module
 from aiproxyd.storage import session_places, sessions
@@ -28,21 +26,9 @@ from aiproxyd.storage.session_parts import ADDED, DIMENSIONS, id_of, session_key
 from aiproxyd.storage.store import Store
 from aiproxyd.storage.tables import interceptions, schema, session_parts, token_usages
 from tests.support.observations import START, described, ended, life, new_id, of_worker, progressed, started, tool_called
+from tests.support.set_prices import Prices
 
 DAY = 86_400.0
-
-
-class Prices:
-    """Costs that a test sets: so many micro-USD an output token, and nothing for one model."""
-
-    def __init__(self, rate: int, unknown: str = "") -> None:
-        self.rate = rate
-        self.unknown = unknown
-
-    def price(self, charge: Charge) -> Cost | None:
-        if charge.model == self.unknown:
-            return None
-        return Cost(charge.usage.output_tokens * self.rate, "test", str(self.rate), Billing.METERED, {})
 
 
 async def parts_of(connection: AsyncConnection) -> dict[tuple[str, ...], list[Any]]:
