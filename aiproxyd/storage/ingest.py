@@ -17,7 +17,7 @@ from aiproxyd.storage.engine import in_pieces
 from aiproxyd.storage.figures import keeping_figures
 from aiproxyd.storage.lineage import link_threads
 from aiproxyd.storage.rows import Changes, Known, Row, changes_of, interceptions_of
-from aiproxyd.storage.statements import among, insert_into, insert_new, upsert
+from aiproxyd.storage.statements import among, execute_many, insert_into, insert_new, upsert
 from aiproxyd.storage.tables import (
     interceptions,
     journal_positions,
@@ -91,12 +91,12 @@ async def _write(connection: AsyncConnection, changes: Changes, seen_users: Mapp
     new_users = [row for id_, row in sorted(changes.users.items()) if not _is_same_user(row, seen_users.get(id_))]
     await _upsert(connection, users, new_users, ("id",), change=("name", "groups"))
     await _insert_new(connection, interceptions, changes.started.values(), ("id",))
-    await _execute(connection, _DESCRIBE, changes.described.values())
-    await _execute(connection, _SWITCH_KEY, changes.switched_keys.values())
-    await _execute(connection, _END, changes.ended.values())
+    await execute_many(connection, _DESCRIBE, changes.described.values())
+    await execute_many(connection, _SWITCH_KEY, changes.switched_keys.values())
+    await execute_many(connection, _END, changes.ended.values())
     await _upsert(connection, token_usages, changes.tokens.values(), ("interception_id", "position"), change=_REPORTED)
     await _insert_new(connection, user_prompts, changes.prompts.values(), ("interception_id",))
-    await _execute(connection, _ANSWER_PROMPT, changes.answered_prompts.values())
+    await execute_many(connection, _ANSWER_PROMPT, changes.answered_prompts.values())
     await _insert_new(connection, tool_usages, changes.tools.values(), ("interception_id", "position"))
     await _insert_new(connection, model_thoughts, changes.thoughts.values(), ("interception_id", "position"))
     await _count_unknown(connection, changes.unknown.values())
@@ -141,21 +141,14 @@ async def _known(connection: AsyncConnection, ids: Collection[str]) -> dict[str,
     return known
 
 
-async def _execute(connection: AsyncConnection, statement: Any, rows: Collection[Row]) -> None:
-    if rows:
-        await connection.execute(statement, list(rows))
-
-
 async def _insert_new(connection: AsyncConnection, table: Table, rows: Collection[Row], key: tuple[str, ...]) -> None:
-    if rows:
-        await connection.execute(insert_new(connection.dialect.name, table, key), list(rows))
+    await execute_many(connection, insert_new(connection.dialect.name, table, key), rows)
 
 
 async def _upsert(
     connection: AsyncConnection, table: Table, rows: Collection[Row], key: tuple[str, ...], *, change: tuple[str, ...]
 ) -> None:
-    if rows:
-        await connection.execute(upsert(connection.dialect.name, table, key, change), list(rows))
+    await execute_many(connection, upsert(connection.dialect.name, table, key, change), rows)
 
 
 def _is_same_user(row: Row, seen: Row | None) -> bool:

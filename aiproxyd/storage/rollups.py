@@ -22,7 +22,7 @@ from sqlalchemy import ColumnElement, Select, case, delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiproxyd.storage.engine import in_pieces
-from aiproxyd.storage.statements import among, insert_into
+from aiproxyd.storage.statements import among, execute_many, insert_into
 from aiproxyd.storage.tables import interceptions, token_usages, usage_rollups
 
 DIMENSIONS: Final = ("day", "initiator_id", "provider", "provider_name", "model", "client", "project", "outcome")
@@ -183,7 +183,7 @@ async def _add(connection: AsyncConnection, changes: Mapping[Key, tuple[list[int
         return
     # In one order, as users are: daemons that share a database wait for each other and not in a ring.
     rows = sorted((_row(key, values, kept) for key, (values, kept) in changes.items()), key=lambda row: str(row["id"]))
-    await connection.execute(_adding(connection.dialect.name), rows)
+    await execute_many(connection, _adding(connection.dialect.name), rows)
 
 
 @functools.cache

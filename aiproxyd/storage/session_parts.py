@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiproxyd.storage.engine import in_pieces
 from aiproxyd.storage.rollups import day_of, lock_interceptions
-from aiproxyd.storage.statements import among, insert_into, upsert
+from aiproxyd.storage.statements import among, execute_many, insert_into, upsert
 from aiproxyd.storage.tables import interceptions, session_parts, token_usages
 
 DIMENSIONS: Final = ("session_id", "initiator_id", "day", "provider", "provider_name", "model", "client")
@@ -200,7 +200,7 @@ async def _add(connection: AsyncConnection, changes: Mapping[_Key, Mapping[str, 
         return
     # In one order: daemons that share a database wait for each other and not in a ring.
     rows = sorted((_row(key, values) for key, values in changes.items()), key=lambda row: str(row["id"]))
-    await connection.execute(_adding(connection.dialect.name), rows)
+    await execute_many(connection, _adding(connection.dialect.name), rows)
 
 
 @functools.cache

@@ -9,14 +9,37 @@ Decisions:
   show are made from the two. Child rows go with their interception. Who asked (`initiator_id`) is not a foreign key: users come from several places.
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import JSON, BigInteger, Column, DateTime, ForeignKey, Index, MetaData, Table, Text, UniqueConstraint, text
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeDecorator, TypeEngine
 from sqlmodel import Field, SQLModel
+
+
+class _TimeText(sqlite.DATETIME):
+    """SQLite's text of a time in UTC. SQLAlchemy's own writes and reads the same text, ten times as slowly."""
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[datetime | None], str | None]:  # noqa: ARG002
+        """Return what makes a time text."""
+        return _text_of
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[str | None], datetime | None]:  # noqa: ARG002
+        """Return what makes text a time again."""
+        return _time_of
+
+
+def _text_of(value: datetime | None) -> str | None:
+    # 26 characters: without the offset, which is that of UTC or missing.
+    return None if value is None else value.isoformat(" ", "microseconds")[:26]
+
+
+def _time_of(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -25,10 +48,14 @@ class UtcDateTime(TypeDecorator[datetime]):
     impl = DateTime(timezone=True)
     cache_ok = True
 
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Return the database's type."""
+        return dialect.type_descriptor(_TimeText() if dialect.name == "sqlite" else DateTime(timezone=True))
+
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         """Return the time in UTC."""
-        if value is None:
-            return None
+        if value is None or value.tzinfo is UTC:
+            return value
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
