@@ -50,7 +50,9 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Return the database's type."""
-        return dialect.type_descriptor(_TimeText() if dialect.name == "sqlite" else DateTime(timezone=True))
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(_TimeText())  # type: ignore[no-untyped-call]  # as SQLAlchemy's class has it
+        return dialect.type_descriptor(DateTime(timezone=True))
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         """Return the time in UTC."""
