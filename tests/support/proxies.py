@@ -1,6 +1,7 @@
 """A proxy behind ours that does as it is told: it keeps what it was asked, and leads every CONNECT to one port of loopback."""
 
 import contextlib
+import select
 import socket
 import ssl
 import threading
@@ -9,6 +10,9 @@ from typing import Self
 from tests.support.origins import Origin
 
 CONNECTED = b"HTTP/1.1 200 Connection established\r\nVia: 1.1 scripted\r\n\r\n"
+
+# Without a byte in either direction.
+_QUIET_SECONDS = 60
 
 
 class ScriptedProxy:
@@ -73,17 +77,40 @@ class ScriptedProxy:
             return
         with socket.create_connection(("127.0.0.1", self._leads_to)) as origin:
             origin.sendall(first)
-            back = threading.Thread(target=_pump, args=(origin, connection), daemon=True)
-            back.start()
-            _pump(connection, origin)
-            back.join(30)
+            _carry(connection, origin)
 
 
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(65536):
-            sink.sendall(data)
-    with contextlib.suppress(OSError):
-        sink.shutdown(
-            socket.SHUT_RDWR if isinstance(source, ssl.SSLSocket) or isinstance(sink, ssl.SSLSocket) else socket.SHUT_WR
+def _carry(one: socket.socket, other: socket.socket) -> None:
+    """Move bytes both ways until both sides ended, or one of them where there is TLS, which knows no half.
+
+    In one thread: OpenSSL keeps what it waits for in the connection, so a thread that reads and one that writes make each other
+    believe, once in some hundred connections, that it broke.
+    """
+    to = {one: other, other: one}
+    unsent = {one: b"", other: b""}
+    speaking = {one, other}
+    for side in to:
+        side.setblocking(False)
+    while speaking or any(unsent.values()):
+        readable, writable, _ = select.select(
+            [side for side in speaking if not unsent[to[side]]], [side for side in to if unsent[side]], [], _QUIET_SECONDS
         )
+        if not (readable or writable):
+            return
+        for side in readable:
+            try:
+                data = side.recv(65536)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                continue
+            unsent[to[side]] = data
+            if not data:
+                if isinstance(one, ssl.SSLSocket) or isinstance(other, ssl.SSLSocket):
+                    return
+                speaking.discard(side)
+                to[side].shutdown(socket.SHUT_WR)
+        for side in to:
+            if unsent[side]:
+                try:
+                    unsent[side] = unsent[side][side.send(unsent[side]) :]
+                except (BlockingIOError, ssl.SSLWantWriteError):
+                    continue
