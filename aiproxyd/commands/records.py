@@ -140,20 +140,19 @@ class LocalRecords:
 
     def bulk(self, selection: "Selection") -> "Iterator[Sequence[Record | _JsonObject]]":
         """Yield every interception as a struct."""
-        from aiproxyd.storage import bulk, bulk_sqlite
         from aiproxyd.storage.selection import conditions_of
         from aiproxyd.storage.store import Store
 
         conditions = self._read(lambda c: conditions_of(c, selection))
         if (file := Store.file_of(self._url)) is not None:
+            from aiproxyd.storage import bulk_sqlite
+
             yield from bulk_sqlite.read_pages(file, conditions)
-            return
-        place: bulk.Place | None = None
-        while page := self._read(lambda c, place=place: bulk.read_page(c, conditions, place)):  # type: ignore[misc]  # bound at once
-            yield page
-            if len(page) < bulk.PAGE:
-                return
-            place = page[-1].started_at, page[-1].id
+        else:
+            # Its driver is an extra.
+            from aiproxyd.storage import bulk_postgres
+
+            yield from bulk_postgres.read_pages(self._url, conditions)
 
     def interception(self, id_: str) -> _JsonObject | None:
         """Return one interception, or None."""

@@ -1,47 +1,26 @@
-"""Reads interceptions with all that belongs to them by the thousand, for exports: the records of `queries`, newest first, as structs
-that are written as JSON and never looked into. From PostgreSQL here; `bulk_sqlite` reads a file with the same statements.
+"""Interceptions with all that belongs to them by the thousand, for exports: the records of `queries`, newest first, as structs
+that are written as JSON and never looked into. Nothing is read here: `bulk_sqlite` and `bulk_postgres` do that, each by a
+connection of its own and without SQLAlchemy between the driver's rows and the structs.
 
 What makes it several times as fast as lists of dictionaries:
 
 * A struct takes a row as it is, and encodes without looking up a key.
 * Documents stay the text that the database has.
 * Times are written by the encoder (PostgreSQL), or cut out of text (SQLite).
-* The ids of a page are one parameter of one statement for each table of children. A statement with a parameter an id is put
-  together anew each time.
 """
 
-import datetime as dt
 from collections.abc import Iterable, Sequence
 from itertools import starmap
 from typing import Any, Self
 
 import msgspec
-from sqlalchemy import (
-    ARRAY,
-    JSON,
-    Column,
-    ColumnElement,
-    Select,
-    Table,
-    Text,
-    any_,
-    bindparam,
-    cast,
-    literal,
-    literal_column,
-    select,
-    tuple_,
-    type_coerce,
-)
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import JSON, Column, ColumnElement, Dialect, Select, Table, Text, cast, literal_column, select, type_coerce
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import NullType
 
 from aiproxyd.exceptions import AiproxydError
 from aiproxyd.storage.queries import KEYS, MODEL_THOUGHT, NAMED_OTHERWISE, TOKEN_USAGE, TOOL_USAGE, USER_PROMPT, id_of
 from aiproxyd.storage.tables import interceptions, model_thoughts, token_usages, tool_usages, user_prompts, users
-
-PAGE = 300
-"""Records that are read from PostgreSQL at once."""
 
 # Fields have the names and the order of the keys in `queries`, so that both encode alike. Their types say what a reader may rely
 # on: a time is RFC 3339 as text, or a datetime in UTC, which is encoded as the same; a document is text of JSON, or parsed.
@@ -212,29 +191,17 @@ CHILDREN = (
 )
 """The tables whose rows `assembled` takes, in its order, and what reads all of their rows: place, and columns of the struct."""
 
-_OF_IDS = [query.where(table.c.interception_id == any_(bindparam("ids", type_=ARRAY(Text)))) for table, query in CHILDREN]
 
-Place = tuple[dt.datetime, str]
-"""Start and id of a record."""
-
-
-async def read_page(connection: AsyncConnection, conditions: Sequence[ColumnElement[Any]], after: Place | None) -> list[Record]:
-    """Return the next `PAGE` records of PostgreSQL, newest first.
-
-    Args:
-        connection: Only reads.
-        conditions: Of records.
-        after: Go on behind this place; None for the beginning. The record may be gone meanwhile.
-    """
-    query = SELECT.where(*conditions)
-    if after is not None:
-        columns = interceptions.c
-        query = query.where(
-            tuple_(columns.started_at, columns.id) < tuple_(literal(after[0], columns.started_at.type), after[1])
-        )
-    rows: Sequence[Any] = (await connection.execute(query.limit(PAGE))).all()
-    ids = [row[0] for row in rows]
-    return assembled(rows, [(await connection.execute(statement, {"ids": ids})).all() for statement in _OF_IDS])
+def compiled(query: Select[Any], dialect: Dialect) -> tuple[str, dict[str, Any]]:
+    """Return a statement and its values, in order and by name, as the driver takes them."""
+    made = query.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+    assert isinstance(made, SQLCompiler)
+    values: dict[str, Any] = {name: made.params[name] for name in made.positiontup or made.params}
+    for name, bind in made.binds.items():
+        process = bind.type.dialect_impl(dialect).bind_processor(dialect)
+        if process is not None and name in values:
+            values[name] = process(values[name])
+    return str(made), values
 
 
 def assembled(rows: Iterable[Sequence[Any]], children: Sequence[Iterable[Sequence[Any]]]) -> list[Record]:

@@ -6,6 +6,8 @@ Facts, measured with a million records:
 * Pages are small because of the processor's cache: what was read is still there when it is encoded. A thousand rows at once take
   a third more time than a hundred.
 * A statement through an event loop and the driver's thread costs as much as three rows, so it would need large pages.
+* The ids of a page are one parameter of one statement for each table of children. A statement with a parameter an id is put
+  together anew each time.
 * Each page is a transaction of its own: what is exported may flow into a pipe that nobody empties, and a reader that stays keeps
   SQLite from using its WAL again.
 """
@@ -17,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, bindparam, func, select, tuple_
+from sqlalchemy import ColumnElement, bindparam, func, select, tuple_
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.types import NullType, Text
 
 from aiproxyd.exceptions import StorageError
-from aiproxyd.storage.bulk import CHILDREN, SELECT, Record, assembled
+from aiproxyd.storage.bulk import CHILDREN, SELECT, Record, assembled, compiled
 from aiproxyd.storage.engine import LOCK_TIMEOUT_SECONDS
 from aiproxyd.storage.queries import KEYS
 from aiproxyd.storage.tables import interceptions
@@ -52,10 +54,12 @@ def read_pages(file: Path, conditions: Sequence[ColumnElement[Any]]) -> Iterator
     # The place as it stands in the file: text, of which nothing is parsed.
     place = tuple_(bindparam("after_started_at", "", NullType()), bindparam("after_id", "", Text()))
     query = SELECT.where(*conditions).limit(PAGE)
-    statement, values = _compiled(query)
-    behind, behind_values = _compiled(query.where(tuple_(columns.started_at, columns.id) < place))
+    statement, values = compiled(query, _DIALECT)
+    behind, behind_values = compiled(query.where(tuple_(columns.started_at, columns.id) < place), _DIALECT)
     listed = func.json_each(bindparam("ids", "", Text())).table_valued("value")
-    of_ids = [_compiled(each.where(table.c.interception_id.in_(select(listed.c.value))))[0] for table, each in CHILDREN]
+    of_ids = [
+        compiled(each.where(table.c.interception_id.in_(select(listed.c.value))), _DIALECT)[0] for table, each in CHILDREN
+    ]
     with contextlib.closing(sqlite3.connect(file, timeout=LOCK_TIMEOUT_SECONDS, isolation_level=None)) as connection:
         while True:
             with _sentences():
@@ -88,14 +92,3 @@ def _sentences() -> Iterator[None]:
     except sqlite3.Error as exc:
         message = f"the store refused: {exc}"
         raise StorageError(message) from exc
-
-
-def _compiled(query: Select[Any]) -> tuple[str, dict[str, Any]]:
-    """Return a statement and its values as the driver takes them."""
-    compiled = query.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})
-    values: dict[str, Any] = dict(compiled.params)
-    for name, bind in compiled.binds.items():
-        process = bind.type.dialect_impl(_DIALECT).bind_processor(_DIALECT)
-        if process is not None and name in values:
-            values[name] = process(values[name])
-    return str(compiled), values

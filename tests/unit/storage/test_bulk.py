@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from aiproxyd.commands import export
 from aiproxyd.commands.records import LocalRecords
 from aiproxyd.exceptions import AiproxydError, StorageError
-from aiproxyd.storage import bulk, bulk_sqlite
+from aiproxyd.storage import bulk_postgres, bulk_sqlite
 from aiproxyd.storage.bulk import Record
 from aiproxyd.storage.listing import list_page
 from aiproxyd.storage.selection import Selection
@@ -134,7 +134,7 @@ async def test_records_are_those_of_lists_whatever_a_page_holds(
     store: Store, database_url: str, page: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await _fill(store, random.Random(7))
-    monkeypatch.setattr(bulk, "PAGE", page)
+    monkeypatch.setattr(bulk_postgres, "PAGE", page)
     monkeypatch.setattr(bulk_sqlite, "PAGE", page)
     for selection in (
         Selection(),
@@ -172,7 +172,7 @@ async def test_an_export_goes_on_behind_a_record_that_is_deleted_meanwhile(
     store: Store, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await _fill(store, random.Random(9))
-    monkeypatch.setattr(bulk, "PAGE", 10)
+    monkeypatch.setattr(bulk_postgres, "PAGE", 10)
     monkeypatch.setattr(bulk_sqlite, "PAGE", 10)
     plain = await store.read(lambda c: list_page(c, Selection(), limit=1000))
 
