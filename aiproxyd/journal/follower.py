@@ -43,6 +43,8 @@ class Batch:
     """By segment name: the offset where this batch begins."""
     unreadable: int = 0
     """Lines that were passed over because they could not be understood."""
+    is_full: bool = False
+    """Whether it has as much as was to be taken, and there is more."""
 
     def __bool__(self) -> bool:
         return bool(self.positions)
@@ -90,13 +92,13 @@ class Follower:
         workers = sorted(by_worker)
         start = next((index for index, worker in enumerate(workers) if worker > self._turn), 0)
         for worker_id in workers[start:] + workers[:start]:
-            if batch.size >= max_bytes:
+            if batch.is_full:
                 break
             self._turn = worker_id
             self._read_worker(worker_id, by_worker[worker_id], batch, max_bytes)
         starts = {name: self._read.get(name, 0) for name in batch.positions}
         self._read.update(batch.positions)
-        return Batch(lines=batch.lines, positions=batch.positions, starts=starts, unreadable=batch.unreadable)
+        return Batch(batch.lines, batch.positions, starts, batch.unreadable, batch.is_full)
 
     def mark_applied(self, positions: Mapping[str, int]) -> None:
         """Say that everything before `positions`, those of a batch, need not be read again by anybody who goes on from here."""
@@ -205,6 +207,7 @@ class _Reading:
         self.positions: dict[str, int] = {}
         self.unreadable = 0
         self.size = 0
+        self.is_full = False
 
     def read_segment(self, folder: Path, segment: Segment, position: int, *, is_finished: bool, max_bytes: int) -> bool:
         """Take lines from `position` on; return whether the end of the segment was reached."""
@@ -228,6 +231,7 @@ class _Reading:
                 if end:
                     self.positions[segment.name] = position + end
                     self.size += end
+                self.is_full = self.is_full or not at_end
                 return at_end
         finally:
             os.close(descriptor)
