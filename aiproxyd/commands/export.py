@@ -72,8 +72,8 @@ COLUMNS = (
 _figures_of = operator.attrgetter(*_FIGURES)
 
 
-# Text of so many stays near the processor.
-_LINES_AT_ONCE = 250
+# Text of so many stays near the processor and within memory that is there already.
+_LINES_AT_ONCE = 16
 
 
 class Format(enum.StrEnum):

@@ -29,7 +29,7 @@ from aiproxyd.storage.engine import STATEMENT_TIMEOUT_SECONDS, create_engine, tr
 from aiproxyd.storage.queries import KEYS
 from aiproxyd.storage.tables import interceptions
 
-PAGE = 100
+PAGE = 64
 """Records that are read at once."""
 
 _STARTED_AT = KEYS.index("started_at")

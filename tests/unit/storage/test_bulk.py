@@ -1,4 +1,4 @@
-"""Twin of aiproxyd/storage/bulk.py and bulk_sqlite.py: what they read is, written down, what the ordinary reading gives."""
+"""Twin of aiproxyd/storage/bulk.py, bulk_postgres.py and bulk_sqlite.py: what they read is, written down, what the ordinary reading gives."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import JSON, Boolean, Float, Integer, Table
+from sqlalchemy import JSON, Boolean, Float, Integer, Table, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiproxyd.commands import export
@@ -186,6 +186,40 @@ async def test_an_export_goes_on_behind_a_record_that_is_deleted_meanwhile(
     found += await asyncio.to_thread(lambda: list(itertools.chain.from_iterable(pages)))
     await asyncio.to_thread(records.close)
     assert [record.id for record in found] == [record["id"] for record in plain]
+
+
+async def test_an_export_may_be_left_in_its_middle_and_begun_again(
+    store: Store, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _fill(store, random.Random(10))
+    monkeypatch.setattr(bulk_postgres, "PAGE", 10)
+    monkeypatch.setattr(bulk_sqlite, "PAGE", 10)
+    plain = await store.read(lambda c: list_page(c, Selection(), limit=1000))
+
+    def read_twice() -> tuple[list[Any], list[Any]]:
+        with contextlib.closing(LocalRecords(database_url)) as records:
+            pages = records.bulk(Selection())
+            some = list(next(pages))
+            # The next page is under way.
+            pages.close()
+            return some, list(itertools.chain.from_iterable(records.bulk(Selection())))
+
+    some, whole = await asyncio.to_thread(read_twice)
+    assert [record.id for record in some] == [record["id"] for record in plain[:10]]
+    assert [record.id for record in whole] == [record["id"] for record in plain]
+
+
+async def test_what_postgres_refuses_is_said_in_a_sentence(store: Store, database_url: str) -> None:
+    if store.is_sqlite:
+        pytest.skip("of PostgreSQL alone")
+    await _fill(store, random.Random(11))
+    refused = text("1 / (interceptions.request_bytes * 0) = 1")
+
+    def read() -> None:
+        list(bulk_postgres.read_pages(database_url, [refused]))  # type: ignore[list-item]  # a clause as good as any
+
+    with pytest.raises(StorageError, match=r"^the store refused: division by zero$"):
+        await asyncio.to_thread(read)
 
 
 async def test_a_file_that_is_damaged_is_said_in_a_sentence(tmp_path: Path) -> None:
