@@ -3,7 +3,7 @@
 Facts:
 
 * A deletion is a write, and while it lasts nobody else writes to SQLite. A batch is therefore as large as the ones before it
-  allow: `BatchSize` aims at less than half of the 50 ms that a transaction may last.
+  allow: `BatchSize` aims at a fifth of the 50 ms that a transaction may last.
 * What a record says goes before the record, where content is kept shorter: prompt, reasoning, tool arguments, error messages. Names of
   tools, tokens and costs stay.
 * The figures of deleted records stay in the rollups (`rollups.forget_records`) until those are deleted by an age of their own.
@@ -26,7 +26,7 @@ from aiproxyd.storage.tables import interceptions, model_thoughts, tool_usages, 
 MAX_HOLD_SECONDS: Final = 0.05
 """How long a transaction may keep others from writing."""
 
-AIMED_SECONDS: Final = 0.02
+AIMED_SECONDS: Final = 0.01
 """What a batch is sized for: a disk is not always as quick as it was."""
 
 # Records that are looked through for content at once, without keeping anybody from writing.

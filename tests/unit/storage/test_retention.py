@@ -65,7 +65,7 @@ def test_no_transaction_is_longer_than_it_may_be_whatever_a_row_costs(fixed: flo
 
 
 def test_a_slow_transaction_makes_the_next_one_small_at_once_and_growth_is_slow() -> None:
-    size = BatchSize(1000)
+    size = BatchSize(1000, aimed_seconds=0.02)
     size.took(1000, 0.1)
     assert size.rows == 200
     size.took(200, 0.0001)
