@@ -38,6 +38,17 @@ def test_lines_come_once_and_in_order_across_segments(tmp_path: Path) -> None:
     assert Follower(tmp_path, follower.positions).read().lines == []
 
 
+def test_a_batch_is_full_while_there_is_more(tmp_path: Path) -> None:
+    _write(JournalWriter(tmp_path, "w"), _numbered(0, 50))
+    follower = Follower(tmp_path, {})
+    batches = []
+    while batch := follower.read(max_bytes=1000):
+        batches.append(batch)
+    assert len(batches) > 2
+    assert [batch.is_full for batch in batches] == [True] * (len(batches) - 1) + [False]
+    assert not follower.read().is_full
+
+
 def test_a_line_longer_than_a_batch_comes_whole(tmp_path: Path) -> None:
     writer = JournalWriter(tmp_path, "w")
     long = InterceptionDescribed(at=0.0, interception_id="i", request_model="m", prompt="p" * 100_000)

@@ -1,9 +1,12 @@
+import datetime as dt
+
 import pytest
-from sqlalchemy import Column, Integer, MetaData, String, Table, select
+from sqlalchemy import Column, Integer, MetaData, String, Table, bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiproxyd.storage.engine import create_engine, url_of
-from aiproxyd.storage.statements import among, insert_new, upsert
+from aiproxyd.storage.statements import among, execute_many, insert_new, upsert
+from aiproxyd.storage.tables import Document, UtcDateTime
 
 things = Table("things", MetaData(), Column("id", String, primary_key=True), Column("name", String), Column("count", Integer))
 
@@ -30,6 +33,32 @@ async def test_rows_that_are_there_stay_or_change_in_the_columns_that_are_named(
             assert await _rows(connection, []) == []
         finally:
             await connection.run_sync(things.drop)
+    await engine.dispose()
+
+
+EVENTS = Table(
+    "events", MetaData(), Column("id", String, primary_key=True), Column("at", UtcDateTime), Column("facts", Document)
+)
+_MOVE = update(EVENTS).where(EVENTS.c.id == bindparam("key"))
+
+
+async def test_many_rows_are_written_with_their_types_and_changed_again(database_url: str) -> None:
+    engine = create_engine(url_of(database_url))
+    dialect = engine.dialect.name
+    at = dt.datetime(2026, 1, 31, 23, 59, 59, 7, tzinfo=dt.UTC)
+    elsewhere = at.astimezone(dt.timezone(dt.timedelta(hours=5, minutes=30)))
+    async with engine.begin() as connection:
+        await connection.run_sync(EVENTS.create)
+        try:
+            rows = [{"id": "a", "at": at, "facts": {"b": ["ü"]}}, {"facts": {}, "at": elsewhere, "id": "b"}]
+            await execute_many(connection, insert_new(dialect, EVENTS, ("id",)), rows)
+            await execute_many(connection, insert_new(dialect, EVENTS, ("id",)), [{"id": "c", "at": None, "facts": {}}])
+            await execute_many(connection, _MOVE, [{"key": "a", "facts": {"moved": 1}}])
+            await execute_many(connection, _MOVE, [])
+            found = [tuple(row) for row in await connection.execute(select(EVENTS).order_by(EVENTS.c.id))]
+            assert found == [("a", at, {"moved": 1}), ("b", at, {}), ("c", None, {})]
+        finally:
+            await connection.run_sync(EVENTS.drop)
     await engine.dispose()
 
 
