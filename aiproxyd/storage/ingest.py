@@ -75,13 +75,17 @@ async def ingest(
         OverflowError: Neither can a number.
     """
     begun, spoken_of = interceptions_of(lines)
-    async with keeping_figures(connection, begun | spoken_of) as touch:
-        known = await _known(connection, spoken_of)
+    async with keeping_figures(connection, spoken_of) as keeping:
+        there = await _known(connection, begun | spoken_of)
+        # One that is there and begins again: a line that came before.
+        await keeping.touch(begun & there.keys())
+        known = {id_: there[id_] for id_ in spoken_of & there.keys()}
         changes = changes_of(lines, known)
         if pricer is not None:
             price_tokens(changes, known, pricer)
+        keeping.insert({id_: row for id_, row in changes.started.items() if id_ not in there}, changes.tokens)
         await _write(connection, changes, seen_users)
-        await link_threads(connection, changes, touch)
+        await link_threads(connection, changes, keeping.touch)
     return changes
 
 

@@ -16,8 +16,8 @@ from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiproxyd.storage.engine import in_pieces
+from aiproxyd.storage.figures import Touch
 from aiproxyd.storage.rows import Changes
-from aiproxyd.storage.session_parts import Touch
 from aiproxyd.storage.statements import among
 from aiproxyd.storage.tables import interceptions, tool_usages
 

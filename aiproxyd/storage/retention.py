@@ -19,8 +19,8 @@ from typing import Any, Final, Self
 from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiproxyd.storage.rollups import forget_records, lock_interceptions
-from aiproxyd.storage.session_parts import keeping_sessions
+from aiproxyd.storage.counted import lock_interceptions
+from aiproxyd.storage.figures import forgetting_records
 from aiproxyd.storage.tables import interceptions, model_thoughts, tool_usages, unknown_events, usage_rollups, user_prompts
 
 MAX_HOLD_SECONDS: Final = 0.05
@@ -120,8 +120,7 @@ async def delete_records(connection: AsyncConnection, before: dt.datetime, limit
     ids = list((await connection.execute(oldest)).scalars())
     if not ids:
         return 0
-    async with keeping_sessions(connection, ids):
-        await forget_records(connection, ids)
+    async with forgetting_records(connection, ids):
         # What belongs to them goes along.
         return int((await connection.execute(delete(interceptions).where(columns.id.in_(ids)))).rowcount)
 

@@ -4,29 +4,27 @@ Facts: a row of `usage_rollups` stands for all interceptions that began on one d
 client, project and outcome. It is changed in the transaction that changes them, so the two never differ, and a line of a journal
 that is applied once counts once.
 
-Strategy: what a transaction does to figures is not worked out from what it writes. The interceptions it touches are summed up
-before and after by one and the same statement, and the difference is added. So repeated lines, a later report of the same
-response, an amount that is priced again and an end that comes twice need no rule of their own.
+Strategy: what a transaction does to figures is not worked out from what it changes. The interceptions it touches are summed up as
+they were before and as they are after, and the difference is added. So repeated lines, a later report of the same response, an
+amount that is priced again and an end that comes twice need no rule of their own.
 
 `requests` and the tokens stay when records are deleted by age; `kept` counts the records that are still there.
 """
 
-import contextlib
 import functools
 import hashlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Select, case, delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiproxyd.storage.engine import in_pieces
-from aiproxyd.storage.statements import among, execute_many, insert_into
+from aiproxyd.storage.counted import TOKENS, Counted, day_of, project_of
+from aiproxyd.storage.statements import execute_many, insert_into
 from aiproxyd.storage.tables import interceptions, token_usages, usage_rollups
 
 DIMENSIONS: Final = ("day", "initiator_id", "provider", "provider_name", "model", "client", "project", "outcome")
-TOKENS: Final = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens")
 FIGURES: Final = ("requests", *TOKENS, "cost_micros", "priced", "unpriced")
 
 Key = tuple[str, ...]
@@ -37,24 +35,6 @@ Sums = dict[Key, list[int]]
 
 # Rows of an insert when all are made again.
 _ROWS_AT_ONCE = 1000
-
-# In one order, or two who lock could wait for each other. Not against those who only refer to the rows.
-_LOCK = select(interceptions.c.id).where(among(interceptions.c.id)).order_by(interceptions.c.id).with_for_update(key_share=True)
-
-
-def day_of(dialect: str) -> ColumnElement[str]:
-    """Return the day in UTC on which an interception began, as `2026-01-31`."""
-    started_at = interceptions.c.started_at
-    if dialect == "postgresql":
-        return func.to_char(func.timezone("UTC", started_at), "YYYY-MM-DD")
-    # Text that begins with the date.
-    return func.substr(started_at, 1, 10)
-
-
-def project_of() -> ColumnElement[str]:
-    """Return what the client of an interception says it works on: `project`, else `repo`, of the metadata."""
-    document = interceptions.c.metadata
-    return func.coalesce(document["project"].as_string(), document["repo"].as_string(), "")
 
 
 def figures() -> list[ColumnElement[Any]]:
@@ -70,20 +50,41 @@ def figures() -> list[ColumnElement[Any]]:
     ]
 
 
-@contextlib.asynccontextmanager
-async def keeping_rollups(connection: AsyncConnection, ids: Collection[str]) -> AsyncIterator[None]:
-    """Add to the rollups what the body of the `with` changes in the figures of the interceptions `ids`.
+def sums_of(counted: Iterable[Counted]) -> Sums:
+    """Return the sums of interceptions, as `figures` are of those in the store."""
+    sums: Sums = {}
+    for one in counted:
+        key = (
+            *(one.day, one.initiator_id, one.provider, one.provider_name),
+            *(one.model, one.client, one.project, one.outcome or ""),
+        )
+        values = sums.get(key)
+        if values is None:
+            values = sums[key] = [0] * len(FIGURES)
+        values[0] += one.is_first
+        if one.position is not None:
+            values[1] += one.input_tokens
+            values[2] += one.output_tokens
+            values[3] += one.cache_read_input_tokens
+            values[4] += one.cache_write_input_tokens
+            if one.cost_micros is None:
+                values[7] += 1
+            else:
+                values[5] += one.cost_micros
+                values[6] += 1
+    return sums
 
-    Holds PostgreSQL's locks of those interceptions, so that whoever else changes them waits; SQLite has one writer.
+
+async def add_change(connection: AsyncConnection, before: Iterable[Counted], after: Iterable[Counted]) -> None:
+    """Add to the rollups what a transaction did to interceptions.
 
     Args:
-        connection: In a transaction.
-        ids: Every interception whose figures may change; some may not exist before or after.
+        connection: In that transaction, with the locks of those interceptions.
+        before: What they were.
+        after: What they are.
     """
-    before = await _locked_sums(connection, ids)
-    yield
     changes: Sums = defaultdict(lambda: [0] * len(FIGURES))
-    for sums, sign in ((before, -1), (await _sums_of(connection, ids), 1)):
+    for sums, sign in ((sums_of(before), -1), (sums_of(after), 1)):
         for key, values in sums.items():
             changed = changes[key]
             for place, value in enumerate(values):
@@ -92,24 +93,25 @@ async def keeping_rollups(connection: AsyncConnection, ids: Collection[str]) -> 
     await _add(connection, {key: (values, values[0]) for key, values in changes.items() if any(values)})
 
 
-async def forget_records(connection: AsyncConnection, ids: Collection[str]) -> None:
-    """Let the rollups know that the interceptions `ids` are about to be deleted: their figures stay.
+async def forget_records(connection: AsyncConnection, records: Iterable[Counted]) -> None:
+    """Let the rollups know that interceptions are deleted by age: their figures stay.
 
     Args:
         connection: In the transaction that deletes them.
-        ids: Of interceptions.
+        records: What they were.
     """
     nothing = [0] * len(FIGURES)
-    sums = await _locked_sums(connection, ids)
-    await _add(connection, {key: (nothing, -values[0]) for key, values in sums.items()})
+    await _add(connection, {key: (nothing, -values[0]) for key, values in sums_of(records).items()})
 
 
 async def rebuild(connection: AsyncConnection) -> None:
     """Make every rollup again from the records; what was deleted by age is forgotten. For stores filled from elsewhere."""
     await connection.execute(delete(usage_rollups))
     rows = []
-    for key, values in (await _sums(connection, _summed_up(connection.dialect.name))).items():
-        rows.append(_row(key, values, values[0]))
+    width = len(DIMENSIONS)
+    for summed_up in await connection.execute(_summed_up(connection.dialect.name)):
+        values = [int(value) for value in summed_up[width:]]
+        rows.append(_row(tuple(summed_up[:width]), values, values[0]))
         if len(rows) == _ROWS_AT_ONCE:
             await connection.execute(insert(usage_rollups), rows)
             rows = []
@@ -138,39 +140,6 @@ def _summed_up(dialect: str) -> Select[Any]:
     ]
     joined = interceptions.outerjoin(token_usages, token_usages.c.interception_id == columns.id)
     return select(*keys, *figures()).select_from(joined).group_by(*keys)
-
-
-@functools.cache
-def _summed_up_among(dialect: str) -> Select[Any]:
-    return _summed_up(dialect).where(among(interceptions.c.id))
-
-
-async def lock_interceptions(connection: AsyncConnection, ids: Collection[str]) -> None:
-    """Have others who change the interceptions `ids` wait for the end of the transaction."""
-    if connection.dialect.name == "postgresql":
-        for piece in in_pieces(ids):
-            await connection.execute(_LOCK, {"ids": piece})
-
-
-async def _locked_sums(connection: AsyncConnection, ids: Collection[str]) -> Sums:
-    await lock_interceptions(connection, ids)
-    return await _sums_of(connection, ids)
-
-
-async def _sums_of(connection: AsyncConnection, ids: Collection[str]) -> Sums:
-    sums: Sums = {}
-    statement = _summed_up_among(connection.dialect.name)
-    for piece in in_pieces(ids):
-        for key, values in (await _sums(connection, statement, {"ids": piece})).items():
-            seen = sums.get(key)
-            sums[key] = values if seen is None else [one + other for one, other in zip(seen, values, strict=True)]
-    return sums
-
-
-async def _sums(connection: AsyncConnection, statement: Select[Any], parameters: Mapping[str, Any] | None = None) -> Sums:
-    width = len(DIMENSIONS)
-    rows = await connection.execute(statement, parameters)
-    return {tuple(row[:width]): [int(value) for value in row[width:]] for row in rows}
 
 
 def _row(key: Key, values: Collection[int], kept: int) -> dict[str, Any]:

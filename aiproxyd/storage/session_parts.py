@@ -4,42 +4,36 @@ Facts: a row of `session_parts` stands for the ended interceptions of one sessio
 provider, model and client. It is changed in the transaction that changes them. A day, so that a session of months is no single
 row: what a selection cuts through is then of the day of the cut.
 
-Strategy: as with rollups, the interceptions that a transaction touches are summed up before and after by one statement. Numbers
-are added. First and last times cannot be taken back that way: a part that may have lost one (records were deleted, or a thread
+Strategy: as with rollups, the interceptions that a transaction touches are summed up as they were and as they are. Numbers are added. First and last times cannot be taken back that way: a part that may have lost one (records were deleted, or a thread
 moved to another session) is made again from its rows, under its lock, so that what others commit meanwhile is in those rows or is
 added behind them.
 """
 
-import contextlib
 import datetime as dt
 import functools
 import hashlib
 import itertools
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Select, and_, case, delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from aiproxyd.storage.counted import TOKENS, Counted, day_of
 from aiproxyd.storage.engine import in_pieces
-from aiproxyd.storage.rollups import day_of, lock_interceptions
 from aiproxyd.storage.statements import among, execute_many, insert_into, upsert
 from aiproxyd.storage.tables import interceptions, session_parts, token_usages
 
 DIMENSIONS: Final = ("session_id", "initiator_id", "day", "provider", "provider_name", "model", "client")
-_TOKENS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens")
-ADDED: Final = ("interceptions", "threads", "failures", *_TOKENS, "cost_micros", "priced")
+ADDED: Final = ("interceptions", "threads", "failures", *TOKENS, "cost_micros", "priced")
 _TIMES = ("started_at", "last_started_at", "prompted_at", "ended_at")
 
 _Key = tuple[str, ...]
 """Values of `DIMENSIONS`."""
 
-_Sums = dict[_Key, dict[str, Any]]
+Sums = dict[_Key, dict[str, Any]]
 """Values of `_TIMES` and `ADDED`, by key."""
-
-Touch = Callable[[Collection[str]], Awaitable[None]]
-"""Names more interceptions that are about to change."""
 
 # Rows of an insert when all are made again.
 _ROWS_AT_ONCE = 1000
@@ -48,46 +42,61 @@ _ROWS_AT_ONCE = 1000
 _LOCK = select(session_parts.c.id).where(among(session_parts.c.id)).order_by(session_parts.c.id).with_for_update()
 
 
-@contextlib.asynccontextmanager
-async def keeping_sessions(connection: AsyncConnection, ids: Collection[str]) -> AsyncIterator[Touch]:
-    """Do to the parts of sessions what the body of the `with` does to the interceptions `ids`.
+def sums_of(counted: Iterable[Counted]) -> Sums:
+    """Return the sums of interceptions that have ended."""
+    sums: Sums = {}
+    for one in counted:
+        if one.ended_at is None:
+            continue
+        key = (one.session_id, one.initiator_id, one.day, one.provider, one.provider_name, one.model, one.client)
+        own = {
+            "started_at": one.started_at,
+            "last_started_at": one.started_at,
+            "prompted_at": one.started_at if one.has_prompt else None,
+            "ended_at": one.ended_at,
+            "interceptions": int(one.is_first),
+            "threads": int(one.is_first and one.thread_root_id is None),
+            "failures": int(one.is_first and one.outcome != "completed"),
+            "input_tokens": one.input_tokens,
+            "output_tokens": one.output_tokens,
+            "cache_read_input_tokens": one.cache_read_input_tokens,
+            "cache_write_input_tokens": one.cache_write_input_tokens,
+            "cost_micros": one.cost_micros or 0,
+            "priced": int(one.cost_micros is not None),
+        }
+        others = sums.get(key)
+        sums[key] = own if others is None else _together(others, own)
+    return sums
 
-    Holds PostgreSQL's locks of those interceptions, and at the end those of their parts. Figures by day are written before.
+
+async def apply_change(connection: AsyncConnection, before: Iterable[Counted], after: Iterable[Counted]) -> None:
+    """Do to the parts of sessions what a transaction did to interceptions. Takes PostgreSQL's locks of those parts.
 
     Args:
-        connection: In a transaction.
-        ids: Interceptions that may change; some may not exist before or after. The body calls what it gets for others, before it
-            changes them.
+        connection: In that transaction, with the locks of those interceptions; figures by day are written before.
+        before: What they were.
+        after: What they are.
     """
-    touched = set(ids)
-    await lock_interceptions(connection, touched)
-    before = await _sums_of(connection, touched)
-
-    async def touch(more: Collection[str]) -> None:
-        new = set(more) - touched
-        touched.update(new)
-        await lock_interceptions(connection, new)
-        _merge(before, await _sums_of(connection, new))
-
-    yield touch
-    after = await _sums_of(connection, touched)
-    changed = sorted((key for key in before.keys() | after.keys() if before.get(key) != after.get(key)), key=id_of)
+    old, new = sums_of(before), sums_of(after)
+    changed = sorted((id_of(key), key) for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     if not changed:
         return
     if connection.dialect.name == "postgresql":
-        await _lock(connection, [id_of(key) for key in changed])
-    shrunk = [key for key in changed if key in before and _may_shrink(before[key], after.get(key))]
-    grown = {key: _change(before.get(key), after[key]) for key in changed if key not in set(shrunk)}
-    await _add(connection, grown)
+        await _lock(connection, [id_ for id_, _ in changed])
+    shrunk = [key for _, key in changed if key in old and _may_shrink(old[key], new.get(key))]
+    left = set(shrunk)
+    # In one order: daemons that share a database wait for each other and not in a ring.
+    grown = [_row(id_, key, _difference(old.get(key), new[key])) for id_, key in changed if key not in left]
+    await execute_many(connection, _adding(connection.dialect.name), grown)
     await _make_again(connection, shrunk)
 
 
 async def rebuild(connection: AsyncConnection) -> None:
     """Make every part again from the records. For stores filled from elsewhere."""
     await connection.execute(delete(session_parts))
-    sums = await _sums(connection, _summed_up(connection.dialect.name))
+    sums = await _summed(connection, _summed_up(connection.dialect.name))
     for batch in itertools.batched(sums.items(), _ROWS_AT_ONCE):
-        await connection.execute(insert(session_parts), [_row(key, values) for key, values in batch])
+        await connection.execute(insert(session_parts), [_row(id_of(key), key, values) for key, values in batch])
 
 
 def id_of(key: Iterable[str]) -> str:
@@ -101,12 +110,8 @@ def session_key_of(session_id: str, initiator_id: str) -> int:
 
 
 def _digest(values: Iterable[str], size: int) -> bytes:
-    digest = hashlib.blake2b(digest_size=size)
-    for value in values:
-        encoded = value.encode()
-        digest.update(b"%d:" % len(encoded))
-        digest.update(encoded)
-    return digest.digest()
+    encoded = [value.encode() for value in values]
+    return hashlib.blake2b(b"".join([b"%d:%b" % (len(each), each) for each in encoded]), digest_size=size).digest()
 
 
 @functools.cache
@@ -123,45 +128,29 @@ def _summed_up(dialect: str) -> Select[Any]:
         func.count(case((is_first, 1))).label("interceptions"),
         func.count(case((and_(is_first, columns.thread_root_id.is_(None)), 1))).label("threads"),
         func.count(case((and_(is_first, columns.outcome != "completed"), 1))).label("failures"),
-        *(func.coalesce(func.sum(tokens[name]), 0).label(name) for name in (*_TOKENS, "cost_micros")),
+        *(func.coalesce(func.sum(tokens[name]), 0).label(name) for name in (*TOKENS, "cost_micros")),
         func.count(tokens.cost_micros).label("priced"),
     ]
     joined = interceptions.outerjoin(token_usages, tokens.interception_id == columns.id)
     return select(*keys, *sums).select_from(joined).where(columns.ended_at.is_not(None)).group_by(*keys)
 
 
-@functools.cache
-def _summed_up_among(dialect: str) -> Select[Any]:
-    return _summed_up(dialect).where(among(interceptions.c.id))
-
-
-async def _sums(connection: AsyncConnection, statement: Select[Any], parameters: Mapping[str, Any] | None = None) -> _Sums:
+async def _summed(connection: AsyncConnection, statement: Select[Any]) -> Sums:
     width, names = len(DIMENSIONS), (*_TIMES, *ADDED)
     first_number = width + len(_TIMES)
     return {
         tuple(row[:width]): dict(zip(names, (*row[width:first_number], *map(int, row[first_number:])), strict=True))
-        for row in await connection.execute(statement, parameters)
+        for row in await connection.execute(statement)
     }
 
 
-async def _sums_of(connection: AsyncConnection, ids: Collection[str]) -> _Sums:
-    sums: _Sums = {}
-    statement = _summed_up_among(connection.dialect.name)
-    for piece in in_pieces(ids):
-        _merge(sums, await _sums(connection, statement, {"ids": piece}))
-    return sums
-
-
-def _merge(sums: _Sums, more: _Sums) -> None:
-    for key, other in more.items():
-        one = sums.setdefault(key, other)
-        if one is not other:
-            sums[key] = {name: one[name] + other[name] for name in ADDED} | {
-                "started_at": min(one["started_at"], other["started_at"]),
-                "last_started_at": max(one["last_started_at"], other["last_started_at"]),
-                "prompted_at": max((each for each in (one["prompted_at"], other["prompted_at"]) if each), default=None),
-                "ended_at": max(one["ended_at"], other["ended_at"]),
-            }
+def _together(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: one[name] + other[name] for name in ADDED} | {
+        "started_at": min(one["started_at"], other["started_at"]),
+        "last_started_at": max(one["last_started_at"], other["last_started_at"]),
+        "prompted_at": max((each for each in (one["prompted_at"], other["prompted_at"]) if each), default=None),
+        "ended_at": max(one["ended_at"], other["ended_at"]),
+    }
 
 
 def _may_shrink(before: Mapping[str, Any], after: Mapping[str, Any] | None) -> bool:
@@ -174,14 +163,14 @@ def _may_shrink(before: Mapping[str, Any], after: Mapping[str, Any] | None) -> b
     )
 
 
-def _change(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[str, Any]:
+def _difference(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[str, Any]:
     return dict(after) if before is None else {**after, **{name: after[name] - before[name] for name in ADDED}}
 
 
-def _row(key: _Key, values: Mapping[str, Any]) -> dict[str, Any]:
+def _row(id_: str, key: _Key, values: Mapping[str, Any]) -> dict[str, Any]:
     named = dict(zip(DIMENSIONS, key, strict=True))
     return {
-        "id": id_of(key),
+        "id": id_,
         "session_key": session_key_of(named["session_id"], named["initiator_id"]),
         "active_at": values["prompted_at"] or values["started_at"],
         **named,
@@ -193,14 +182,6 @@ async def _lock(connection: AsyncConnection, ids: Collection[str]) -> None:
     """Have other transactions that change these parts wait."""
     for piece in in_pieces(ids):
         await connection.execute(_LOCK, {"ids": piece})
-
-
-async def _add(connection: AsyncConnection, changes: Mapping[_Key, Mapping[str, Any]]) -> None:
-    if not changes:
-        return
-    # In one order: daemons that share a database wait for each other and not in a ring.
-    rows = sorted((_row(key, values) for key, values in changes.items()), key=lambda row: str(row["id"]))
-    await execute_many(connection, _adding(connection.dialect.name), rows)
 
 
 @functools.cache
@@ -220,9 +201,9 @@ def _adding(dialect: str) -> Any:
     return statement.on_conflict_do_update(index_elements=("id",), set_=changed)
 
 
-async def _make_again(connection: AsyncConnection, keys: Collection[_Key]) -> None:
-    """Write parts as their rows have them now; the parts are locked."""
-    found: _Sums = {}
+async def _make_again(connection: AsyncConnection, keys: Sequence[_Key]) -> None:
+    """Write parts as their rows have them now; the parts are locked, and `keys` in the order of their ids."""
+    found: Sums = {}
     by_day: dict[str, set[str]] = defaultdict(set)
     for session_id, _, day, *_rest in keys:
         by_day[day].add(session_id)
@@ -231,8 +212,10 @@ async def _make_again(connection: AsyncConnection, keys: Collection[_Key]) -> No
         start = dt.datetime.fromisoformat(day).replace(tzinfo=dt.UTC)
         of_day = (columns.started_at >= start, columns.started_at <= start + (dt.timedelta(days=1) - dt.timedelta.resolution))
         for piece in in_pieces(sessions):
-            found |= await _sums(connection, _summed_up(connection.dialect.name).where(columns.session_id.in_(piece), *of_day))
-    rows = [_row(key, found[key]) for key in sorted(keys, key=id_of) if key in found]
+            found |= await _summed(
+                connection, _summed_up(connection.dialect.name).where(columns.session_id.in_(piece), *of_day)
+            )
+    rows = [_row(id_of(key), key, found[key]) for key in keys if key in found]
     if rows:
         statement = upsert(connection.dialect.name, session_parts, ("id",), (*_TIMES, *ADDED, "active_at"))
         await connection.execute(statement, rows)

@@ -9,6 +9,7 @@ Decisions:
   show are made from the two. Child rows go with their interception. Who asked (`initiator_id`) is not a foreign key: users come from several places.
 """
 
+import functools
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -33,13 +34,15 @@ class _TimeText(sqlite.DATETIME):
         return _time_of
 
 
+# The three times of a request are written to ten columns: those of the largest batch are remembered until its last table.
+@functools.lru_cache(maxsize=4096)
 def _text_of(value: datetime | None) -> str | None:
     if value is None:
         return None
-    if value.tzinfo is not None and value.tzinfo is not UTC:
-        value = value.astimezone(UTC)
-    # 26 characters: without the offset, which is that of UTC or missing.
-    return value.isoformat(" ", "microseconds")[:26]
+    if value.tzinfo is not None:
+        # Without an offset, which takes twice as long to write.
+        value = (value if value.tzinfo is UTC else value.astimezone(UTC)).replace(tzinfo=None)
+    return value.isoformat(" ", "microseconds")
 
 
 def _time_of(text: str | None) -> datetime | None:

@@ -15,13 +15,13 @@ from sqlalchemy import BigInteger, ColumnElement, Select, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiproxyd.storage import rollups
-from aiproxyd.storage.rollups import day_of, project_of
+from aiproxyd.storage.counted import TOKENS, day_of, project_of
 from aiproxyd.storage.selection import Selection, conditions_of
 from aiproxyd.storage.tables import interceptions, token_usages, usage_rollups, users
 
 MAX_ROWS = 10_000
 
-FIGURES = rollups.TOKENS
+FIGURES = TOKENS
 
 _JsonObject = dict[str, Any]
 

@@ -13,10 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from aiproxyd.model.observation import Observation
 from aiproxyd.model.outcome import Outcome, UsageSource
 from aiproxyd.model.usage import TokenUsage
+from aiproxyd.storage.counted import TOKENS
 from aiproxyd.storage.listing import count_interceptions
 from aiproxyd.storage.pruning import Pruning
 from aiproxyd.storage.retention import Retention
-from aiproxyd.storage.rollups import DIMENSIONS, FIGURES, TOKENS, id_of, rebuild
+from aiproxyd.storage.rollups import DIMENSIONS, FIGURES, id_of, rebuild
 from aiproxyd.storage.selection import Selection
 from aiproxyd.storage.store import Store
 from aiproxyd.storage.tables import interceptions, schema, token_usages, usage_rollups
