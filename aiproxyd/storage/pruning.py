@@ -19,8 +19,9 @@ from aiproxyd.storage import retention as parts
 from aiproxyd.storage.retention import BatchSize, Pruned, Retention
 from aiproxyd.storage.store import Store
 
-# Pages of 4 KiB that SQLite moves and cuts off at first.
+# Pages of 4 KiB that SQLite moves and cuts off at first, and at most.
 _FIRST_PAGES = 100
+_MOST_PAGES = 400
 
 # So many freed pages may stay in the file: 4 MiB that the next rows fill.
 _SPARE_PAGES = 1024
@@ -126,7 +127,8 @@ class Pruning:
         if not self._store.is_sqlite:
             return
         before = await self._store.read(_file_bytes)
-        size = BatchSize(_FIRST_PAGES, most=10_000)
+        # Free pages at the end of the file cost nothing and say nothing about those that must be moved, which come behind them.
+        size = BatchSize(_FIRST_PAGES, most=_MOST_PAGES)
         while True:
             free, mode = await self._store.read(_free_pages)
             if free <= _SPARE_PAGES or mode != _INCREMENTAL:
