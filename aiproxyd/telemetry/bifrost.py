@@ -12,13 +12,14 @@ What has no meaning in a proxy that forwards what clients send:
 * Inter-token latency: one observation a stream, the mean over it.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry
 
 from aiproxyd.model.observation import PassthroughEnded, PassthroughStarted
 from aiproxyd.telemetry.coder import LIMITS
 from aiproxyd.telemetry.custom_labels import CustomLabels
 from aiproxyd.telemetry.exchange import Exchange
-from aiproxyd.telemetry.families import Children, Family, counter, histogram
+from aiproxyd.telemetry.families import Family, counter, histogram
+from aiproxyd.telemetry.instruments import Counter, Histogram
 from aiproxyd.telemetry.series import code_label, method_label
 
 BASE_LABELS = (
@@ -115,14 +116,8 @@ class BifrostMetrics:
             family: family.with_labels(() if family in _WITHOUT_CUSTOM_LABELS else custom.names).register(registry)
             for family in FAMILIES
         }
-        counters: dict[Family, Children[Counter]] = {
-            family: Children(metric.labels) for family, metric in made.items() if isinstance(metric, Counter)
-        }
-        histograms: dict[Family, Children[Histogram]] = {
-            family: Children(metric.labels) for family, metric in made.items() if isinstance(metric, Histogram)
-        }
-        self._counter = counters
-        self._histogram = histograms
+        self._counter = {family: metric for family, metric in made.items() if isinstance(metric, Counter)}
+        self._histogram = {family: metric for family, metric in made.items() if isinstance(metric, Histogram)}
 
     def intercepted(self, exchange: Exchange, exemplar: dict[str, str] | None) -> None:
         """Count an intercepted request that ended."""
@@ -131,36 +126,36 @@ class BifrostMetrics:
         status = code_label(ended.status_code)
         http = self._bounded(self._http, (labels.route, labels.method, status, *custom))
         counter, histogram = self._counter, self._histogram
-        counter[HTTP_REQUESTS].of(*http).inc()
-        histogram[HTTP_DURATION].of(*http).observe(ended.duration_seconds, exemplar)
-        histogram[HTTP_REQUEST_SIZE].of(*http).observe(ended.request_bytes)
-        histogram[HTTP_RESPONSE_SIZE].of(*http).observe(ended.response_bytes)
+        counter[HTTP_REQUESTS].labels(*http).inc()
+        histogram[HTTP_DURATION].labels(*http).observe(ended.duration_seconds, exemplar)
+        histogram[HTTP_REQUEST_SIZE].labels(*http).observe(ended.request_bytes)
+        histogram[HTTP_RESPONSE_SIZE].labels(*http).observe(ended.response_bytes)
         base, custom = self._admitted(self._base(exchange), custom)
         whole = (*base, *custom)
-        counter[UPSTREAM].of(*whole).inc()
+        counter[UPSTREAM].labels(*whole).inc()
         is_success = exchange.is_success
         if is_success:
-            counter[SUCCESS].of(*whole).inc()
+            counter[SUCCESS].labels(*whole).inc()
         else:
-            counter[ERROR].of(*self._bounded(self._errors, (*base, status, *custom))).inc()
-        histogram[LATENCY].of(*base, "true" if is_success else "false", *custom).observe(ended.duration_seconds, exemplar)
+            counter[ERROR].labels(*self._bounded(self._errors, (*base, status, *custom))).inc()
+        histogram[LATENCY].labels(*base, "true" if is_success else "false", *custom).observe(ended.duration_seconds, exemplar)
         if exchange.has_usage:
-            counter[INPUT_TOKENS].of(*whole).inc(max(0, ended.usage.total_input_tokens))
-            counter[OUTPUT_TOKENS].of(*whole).inc(max(0, ended.usage.output_tokens))
+            counter[INPUT_TOKENS].labels(*whole).inc(max(0, ended.usage.total_input_tokens))
+            counter[OUTPUT_TOKENS].labels(*whole).inc(max(0, ended.usage.output_tokens))
         if exchange.cost is not None:
-            counter[COST].of(*whole).inc(exchange.cost.micros / 1_000_000, exemplar)
+            counter[COST].labels(*whole).inc(exchange.cost.micros / 1_000_000, exemplar)
         if exchange.streaming and ended.first_output_seconds is not None:
-            histogram[FIRST_TOKEN].of(*base).observe(ended.first_output_seconds, exemplar)
+            histogram[FIRST_TOKEN].labels(*base).observe(ended.first_output_seconds, exemplar)
         between = exchange.seconds_per_token
         if between is not None:
-            histogram[INTER_TOKEN].of(*base).observe(between)
+            histogram[INTER_TOKEN].labels(*base).observe(between)
 
     def passed_through(self, started: PassthroughStarted, ended: PassthroughEnded) -> None:
         """Count a request to another endpoint that ended."""
         status = code_label(ended.status_code)
         http = self._bounded(self._http, (started.route, method_label(started.method), status, *self._custom.of({})))
-        self._counter[HTTP_REQUESTS].of(*http).inc()
-        self._histogram[HTTP_DURATION].of(*http).observe(max(0.0, ended.at - started.at))
+        self._counter[HTTP_REQUESTS].labels(*http).inc()
+        self._histogram[HTTP_DURATION].labels(*http).observe(max(0.0, ended.at - started.at))
 
     @staticmethod
     def _bounded(known: set[tuple[str, ...]], labels: tuple[str, ...]) -> tuple[str, ...]:

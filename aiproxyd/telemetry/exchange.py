@@ -33,12 +33,16 @@ class Exchange(NamedTuple):
 
     @property
     def seconds_per_token(self) -> float | None:
-        """Mean seconds between output tokens of a stream, None where that cannot be told."""
-        ended = self.ended
-        tokens = ended.usage.output_tokens - 1
-        if not self.streaming or ended.first_output_seconds is None or tokens < 1 or not self.is_success:
-            return None
-        return max(0.0, ended.duration_seconds - ended.first_output_seconds) / tokens
+        """As the function of that name."""
+        return seconds_per_token(self.ended, streaming=self.streaming)
+
+
+def seconds_per_token(ended: InterceptionEnded, *, streaming: bool) -> float | None:
+    """Return the mean seconds between output tokens of a stream, None where that cannot be told."""
+    tokens = ended.usage.output_tokens - 1
+    if not streaming or ended.first_output_seconds is None or tokens < 1 or ended.outcome is not Outcome.COMPLETED:
+        return None
+    return max(0.0, ended.duration_seconds - ended.first_output_seconds) / tokens
 
 
 class Dialect(Protocol):

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from aiproxyd.classify import ProviderStatus
 from aiproxyd.telemetry.coder import GATEWAY, PROXY
+from aiproxyd.telemetry.instruments import Instrument
 
 LEGACY_GATEWAY = "coder_aibridged_"
 LEGACY_PROXY = "coder_aibridgeproxyd_"
@@ -75,9 +75,9 @@ def _with(sample: Sample, labels: Mapping[str, str]) -> Sample:
     return sample._replace(labels={**labels, **sample.labels})
 
 
-def collectors_of(holder: object) -> Sequence[Any]:
+def collectors_of(holder: object) -> Sequence[Instrument[Any]]:
     """Return the metrics that are attributes of `holder`, alone or in tuples."""
     found: list[Any] = []
     for value in vars(holder).values():
         found += value if isinstance(value, tuple) else (value,)
-    return [value for value in found if isinstance(value, MetricWrapperBase)]
+    return [value for value in found if isinstance(value, Instrument)]

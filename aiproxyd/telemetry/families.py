@@ -13,7 +13,10 @@ import math
 from collections.abc import Callable
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
+from prometheus_client.registry import Collector
+
+from aiproxyd.telemetry.instruments import Counter, Gauge, Histogram
 
 OTHER = "other"
 """Stands for every label value beyond a limit."""
@@ -72,17 +75,22 @@ class Family:
     def counter(self, registry: CollectorRegistry) -> Counter:
         """Register and return this family, which is a counter."""
         assert self.kind is Kind.COUNTER
-        return Counter(self.name, self.help, self.labels, registry=registry)
+        return _registered(Counter(self.name, self.help, self.labels), registry)
 
     def gauge(self, registry: CollectorRegistry) -> Gauge:
         """Register and return this family, which is a gauge."""
         assert self.kind is Kind.GAUGE
-        return Gauge(self.name, self.help, self.labels, registry=registry)
+        return _registered(Gauge(self.name, self.help, self.labels), registry)
 
     def histogram(self, registry: CollectorRegistry) -> Histogram:
         """Register and return this family, which is a histogram."""
         assert self.kind is Kind.HISTOGRAM
-        return Histogram(self.name, self.help, self.labels, registry=registry, buckets=self.buckets)
+        return _registered(Histogram(self.name, self.help, self.labels, bounds=self.buckets), registry)
+
+
+def _registered[T: Collector](collector: T, registry: CollectorRegistry) -> T:
+    registry.register(collector)
+    return collector
 
 
 def counter(name: str, help_: str, labels: tuple[str, ...] = (), worst_case: tuple[tuple[int, str], ...] = ()) -> Family:

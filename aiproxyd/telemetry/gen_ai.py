@@ -3,13 +3,14 @@
 Time per output chunk is one observation a stream, the mean seconds between tokens over it: the chunks themselves are not told.
 """
 
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry
 
 from aiproxyd.model.observation import PassthroughEnded, PassthroughStarted
 from aiproxyd.telemetry.coder import LIMITS
 from aiproxyd.telemetry.custom_labels import CustomLabels
 from aiproxyd.telemetry.exchange import Exchange
-from aiproxyd.telemetry.families import OTHER, Children, Family, histogram, label_text
+from aiproxyd.telemetry.families import OTHER, Family, histogram, label_text
+from aiproxyd.telemetry.instruments import Histogram
 from aiproxyd.telemetry.semconv import operation_name, provider_name
 
 _LABELS = (
@@ -69,8 +70,8 @@ class GenAiMetrics:
         self._custom = custom
         self._tuples: set[tuple[str, ...]] = set()
 
-        def register(family: Family) -> Children[Histogram]:
-            return Children(family.with_labels(custom.names).histogram(registry).labels)
+        def register(family: Family) -> Histogram:
+            return family.with_labels(custom.names).histogram(registry)
 
         self._tokens = register(TOKEN_USAGE)
         self._duration = register(DURATION)
@@ -93,15 +94,15 @@ class GenAiMetrics:
         base, custom = self._admitted(base, self._custom.of(started.labels))
         whole = (*base, *custom)
         error = "" if exchange.is_success else str(ended.error_type or ended.outcome)
-        self._duration.of(*base, error, *custom).observe(ended.duration_seconds, exemplar)
+        self._duration.labels(*base, error, *custom).observe(ended.duration_seconds, exemplar)
         if exchange.has_usage:
-            self._tokens.of(*base, "input", *custom).observe(ended.usage.total_input_tokens)
-            self._tokens.of(*base, "output", *custom).observe(ended.usage.output_tokens)
+            self._tokens.labels(*base, "input", *custom).observe(ended.usage.total_input_tokens)
+            self._tokens.labels(*base, "output", *custom).observe(ended.usage.output_tokens)
         if exchange.streaming and ended.first_output_seconds is not None:
-            self._first.of(*whole).observe(ended.first_output_seconds, exemplar)
+            self._first.labels(*whole).observe(ended.first_output_seconds, exemplar)
         per_token = exchange.seconds_per_token
         if per_token is not None:
-            self._per_chunk.of(*whole).observe(per_token)
+            self._per_chunk.labels(*whole).observe(per_token)
 
     def passed_through(self, started: PassthroughStarted, ended: PassthroughEnded) -> None:
         """Count nothing: the conventions know no such request."""

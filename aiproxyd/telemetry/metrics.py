@@ -12,10 +12,12 @@ Facts that the sums rely on, and dashboards with them:
 """
 
 import platform
+import threading
 from collections.abc import Callable
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Gauge
+import msgspec
+from prometheus_client import CollectorRegistry
 
 import aiproxyd
 from aiproxyd.classify import ProviderTable
@@ -49,10 +51,11 @@ from aiproxyd.pricing import MICROS_PER_USD, Charge, Cost, Pricer
 from aiproxyd.telemetry.bifrost import BifrostMetrics
 from aiproxyd.telemetry.coder import CoderMetrics
 from aiproxyd.telemetry.custom_labels import CustomLabels
-from aiproxyd.telemetry.exchange import Dialect, Exchange, exemplar_of
+from aiproxyd.telemetry.exchange import Dialect, Exchange, exemplar_of, seconds_per_token
 from aiproxyd.telemetry.exposed import LegacyNames, collectors_of
-from aiproxyd.telemetry.families import Admission, Children, label_text
+from aiproxyd.telemetry.families import Admission, label_text
 from aiproxyd.telemetry.gen_ai import GenAiMetrics
+from aiproxyd.telemetry.instruments import Gauge
 from aiproxyd.telemetry.own import MAX_REASONS, MAX_TLS_HOSTS, MAX_UNKNOWN_EVENTS, OverheadPart, OwnMetrics
 from aiproxyd.telemetry.series import CombinationSeries, ProviderSeries, SeriesTable, method_label
 from aiproxyd.telemetry.settings import MetricsSettings
@@ -60,19 +63,16 @@ from aiproxyd.telemetry.token_types import token_amounts
 from aiproxyd.telemetry.upstream_series import UpstreamSeries
 
 
-class _OpenInterception:
-    __slots__ = ("provider", "request_model", "response_model", "series", "started", "streaming", "usage")
-
-    def __init__(self, started: InterceptionStarted, provider: ProviderSeries) -> None:
-        self.started = started
-        self.provider = provider
-        self.series: CombinationSeries | None = None
-        """None until the request's body told the model; then it counts in the in-flight gauge."""
-        self.usage: TokenUsage | None = None
-        """What the provider reported so far."""
-        self.request_model = ""
-        self.response_model = ""
-        self.streaming = False
+class _OpenInterception(msgspec.Struct):
+    started: InterceptionStarted
+    provider: ProviderSeries
+    series: CombinationSeries | None = None
+    """None until the request's body told the model; then it counts in the in-flight gauge."""
+    usage: TokenUsage | None = None
+    """What the provider reported so far."""
+    request_model: str = ""
+    response_model: str = ""
+    streaming: bool = False
 
 
 class _Worker:
@@ -106,6 +106,7 @@ class MetricsSink:
         """
         self._coder = coder = CoderMetrics(registry)
         self._own = own = OwnMetrics(registry)
+        self._held, self._tapped = own.overhead[OverheadPart.FIRST_BYTE], own.overhead[OverheadPart.TAP]
         self._pricer = pricer
         self._has_exemplars = settings.exemplars
         self._series = SeriesTable(coder, own, per_user=settings.per_user)
@@ -117,9 +118,6 @@ class MetricsSink:
         """What is counted of keys and circuit breakers."""
         self._provider_info: set[tuple[str, str, str]] = set()
         self._worker_restarts = 0
-        self._passthrough = Children(coder.passthrough.labels).of
-        self._sessions = Children(coder.connect_sessions.labels).of
-        self._refused = Children(own.connect_refused.labels).of
         self._refusal_reasons = Admission(MAX_REASONS)
         self._tunnel_reasons = Admission(MAX_REASONS)
         self._client_tls_hosts = Admission(MAX_TLS_HOSTS)
@@ -127,6 +125,7 @@ class MetricsSink:
         self._upstream_tls_reasons = Admission(MAX_REASONS)
         self._unknown_events = Admission(MAX_UNKNOWN_EVENTS)
         self._user_names: dict[str, str] = {}
+        self._spans_lock = threading.Lock()
         self._handlers: dict[type, Callable[[_Worker, Any], None]] = {
             ConnectDecided: self._connect_decided,
             TunnelClosed: self._tunnel_closed,
@@ -202,11 +201,11 @@ class MetricsSink:
         connected = decided.status_code == 200
         if decided.action is Action.TUNNEL:
             # Coder counts a tunnel before it is dialled.
-            self._sessions("tunneled").inc()
+            self._coder.connect_sessions.labels("tunneled").inc()
         elif decided.action is Action.DECRYPT and connected:
-            self._sessions("mitm").inc()
+            self._coder.connect_sessions.labels("mitm").inc()
         if decided.action is Action.REFUSE or not connected:
-            self._refused(self._refusal_reasons.admit(decided.reason)).inc()
+            self._own.connect_refused.labels(self._refusal_reasons.admit(decided.reason)).inc()
 
     def _tunnel_closed(self, _worker: _Worker, closed: TunnelClosed) -> None:
         own = self._own
@@ -234,7 +233,7 @@ class MetricsSink:
         worker.passthroughs[started.request_id] = provider, started
         provider.requests.inc()
         provider.inflight.inc()
-        self._passthrough(started.provider, started.route, method_label(started.method)).inc()
+        self._coder.passthrough.labels(started.provider, started.route, method_label(started.method)).inc()
 
     def _passthrough_ended(self, worker: _Worker, ended: PassthroughEnded) -> None:
         passthrough = worker.passthroughs.pop(ended.request_id, None)
@@ -278,8 +277,11 @@ class MetricsSink:
 
     def _named(self, initiator: str, started: InterceptionStarted) -> None:
         """Show the name behind the label of a user; one who has no label of their own is called what the label says."""
-        name = label_text(started.principal_name) if initiator == started.principal_id else initiator
+        name = started.principal_name if initiator == started.principal_id else initiator
         former = self._user_names.get(initiator)
+        if former == name:
+            return
+        name = label_text(name)
         if former == name:
             return
         if former is not None:
@@ -322,24 +324,24 @@ class MetricsSink:
         cost = self._cost(interception, series, ended)
         if cost is not None:
             series.cost(cost.basis).inc(cost.micros / MICROS_PER_USD, exemplar)
-        exchange = Exchange(interception.started, series.combination, interception.streaming, ended, cost)
-        for dialect in self._dialects:
-            dialect.intercepted(exchange, exemplar)
+        if self._dialects:
+            exchange = Exchange(interception.started, series.combination, interception.streaming, ended, cost)
+            for dialect in self._dialects:
+                dialect.intercepted(exchange, exemplar)
         self._answered(provider, ended.status_code)
         provider.outcome(ended.outcome).inc()
         provider.source(ended.usage_source).inc()
         provider.request_body.observe(ended.request_bytes)
         provider.response_body.observe(ended.response_bytes)
-        overhead = self._own.overhead
         if ended.held_seconds is not None:
-            overhead[OverheadPart.FIRST_BYTE].observe(ended.held_seconds)
+            self._held.observe(ended.held_seconds)
         if ended.tap_seconds is not None:
-            overhead[OverheadPart.TAP].observe(ended.tap_seconds)
+            self._tapped.observe(ended.tap_seconds)
         if ended.first_byte_seconds is not None:
             provider.first_byte.observe(ended.first_byte_seconds)
         if ended.first_output_seconds is not None:
             series.first_output.observe(ended.first_output_seconds, exemplar)
-            between = exchange.seconds_per_token
+            between = seconds_per_token(ended, streaming=interception.streaming)
             if between is not None:
                 series.between_tokens.observe(between)
         if ended.error_type is not None:
@@ -433,7 +435,8 @@ class MetricsSink:
 
     def spans_left(self, result: str, spans: int) -> None:
         """Count spans that left the daemon: `sent`, `failed` or `dropped`. From any thread."""
-        self._own.trace_spans.labels(result).inc(spans)
+        with self._spans_lock:
+            self._own.trace_spans.labels(result).inc(spans)
 
     def pushed(self, result: str) -> None:
         """Count a push to a gateway: `succeeded` or `failed`."""

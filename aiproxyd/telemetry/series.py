@@ -6,12 +6,11 @@ A series is made when it is first counted, never before: an error must not leave
 from functools import cached_property
 from typing import NamedTuple
 
-from prometheus_client import Counter, Gauge, Histogram
-
 from aiproxyd.model.observation import InterceptionStarted
 from aiproxyd.model.outcome import ErrorType, Outcome, UsageSource
 from aiproxyd.telemetry.coder import LIMITS, METHODS, CoderMetrics, Limits
 from aiproxyd.telemetry.families import OTHER, Admission, Children, label_text
+from aiproxyd.telemetry.instruments import CounterCell, GaugeCell, HistogramCell
 from aiproxyd.telemetry.own import OwnMetrics
 
 EVERYBODY = "all"
@@ -34,70 +33,58 @@ class ProviderSeries:
     def __init__(self, coder: CoderMetrics, own: OwnMetrics, provider: str) -> None:
         self._provider = provider
         self._own = own
-        self._outcomes: dict[Outcome, Counter] = {}
-        self._sources: dict[UsageSource, Counter] = {}
-        self._errors: dict[ErrorType, Counter] = {}
-        self._responses = Children(lambda code: coder.mitm_responses.labels(code, provider))
-        self.requests: Counter = coder.mitm_requests.labels(provider)
-        self.inflight: Gauge = coder.mitm_requests_inflight.labels(provider)
+        self._responses = coder.mitm_responses
+        self.requests = coder.mitm_requests.labels(provider)
+        self.inflight = coder.mitm_requests_inflight.labels(provider)
 
-    def response(self, status_code: int) -> Counter:
+    def response(self, status_code: int) -> CounterCell:
         """Return the counter of responses with this status."""
-        return self._responses.of(code_label(status_code))
+        return self._responses.labels(code_label(status_code), self._provider)
 
-    def outcome(self, outcome: Outcome) -> Counter:
+    def outcome(self, outcome: Outcome) -> CounterCell:
         """Return the counter of this outcome."""
-        child = self._outcomes.get(outcome)
-        if child is None:
-            child = self._outcomes[outcome] = self._own.outcomes.labels(self._provider, outcome)
-        return child
+        return self._own.outcomes.labels(self._provider, outcome)
 
-    def source(self, source: UsageSource) -> Counter:
+    def source(self, source: UsageSource) -> CounterCell:
         """Return the counter of this usage source."""
-        child = self._sources.get(source)
-        if child is None:
-            child = self._sources[source] = self._own.usage_sources.labels(self._provider, source)
-        return child
+        return self._own.usage_sources.labels(self._provider, source)
 
-    def error(self, error_type: ErrorType) -> Counter:
+    def error(self, error_type: ErrorType) -> CounterCell:
         """Return the counter of this class of error."""
-        child = self._errors.get(error_type)
-        if child is None:
-            child = self._errors[error_type] = self._own.errors.labels(self._provider, error_type)
-        return child
+        return self._own.errors.labels(self._provider, error_type)
 
     @cached_property
-    def request_anomalies(self) -> Counter:
+    def request_anomalies(self) -> CounterCell:
         """Requests that were not understood."""
         return self._own.anomalies.labels(self._provider, "request")
 
     @cached_property
-    def response_anomalies(self) -> Counter:
+    def response_anomalies(self) -> CounterCell:
         """Responses that were not understood."""
         return self._own.anomalies.labels(self._provider, "response")
 
     @cached_property
-    def estimated_input(self) -> Counter:
+    def estimated_input(self) -> CounterCell:
         """Estimated input tokens."""
         return self._own.estimated_tokens.labels(self._provider, "input")
 
     @cached_property
-    def estimated_output(self) -> Counter:
+    def estimated_output(self) -> CounterCell:
         """Estimated output tokens."""
         return self._own.estimated_tokens.labels(self._provider, "output")
 
     @cached_property
-    def first_byte(self) -> Histogram:
+    def first_byte(self) -> HistogramCell:
         """Seconds to the first byte of responses."""
         return self._own.first_byte.labels(self._provider)
 
     @cached_property
-    def request_body(self) -> Histogram:
+    def request_body(self) -> HistogramCell:
         """Bytes of request bodies."""
         return self._own.request_body.labels(self._provider)
 
     @cached_property
-    def response_body(self) -> Histogram:
+    def response_body(self) -> HistogramCell:
         """Bytes of response bodies."""
         return self._own.response_body.labels(self._provider)
 
@@ -120,45 +107,45 @@ class CombinationSeries:
         self.combination = combination
         self._coder = coder
         self._own = own
-        self._costs: dict[str, Counter] = {}
-        self._tokens: dict[str, Counter] = {}
+        self._costs: dict[str, CounterCell] = {}
+        self._tokens: dict[str, CounterCell] = {}
 
-    def _status(self, status: str) -> Counter:
+    def _status(self, status: str) -> CounterCell:
         provider, route, method, model, initiator, client = self.combination
         return self._coder.interceptions.labels(provider, model, status, route, method, initiator, client)
 
     @cached_property
-    def completed(self) -> Counter:
+    def completed(self) -> CounterCell:
         """Interceptions that completed."""
         return self._status("completed")
 
     @cached_property
-    def failed(self) -> Counter:
+    def failed(self) -> CounterCell:
         """Interceptions that ended in any other way."""
         return self._status("failed")
 
     @cached_property
-    def inflight(self) -> Gauge:
+    def inflight(self) -> GaugeCell:
         """Interceptions that have not ended."""
         provider, route, _, model, _, _ = self.combination
         return self._coder.interceptions_inflight.labels(provider, model, route)
 
     @cached_property
-    def duration(self) -> Histogram:
+    def duration(self) -> HistogramCell:
         """Seconds of interceptions."""
         return self._coder.interceptions_duration.labels(self.combination.provider, self.combination.model)
 
     @cached_property
-    def first_output(self) -> Histogram:
+    def first_output(self) -> HistogramCell:
         """Seconds to the first output."""
         return self._own.first_output.labels(self.combination.provider, self.combination.model)
 
     @cached_property
-    def between_tokens(self) -> Histogram:
+    def between_tokens(self) -> HistogramCell:
         """Mean seconds between output tokens."""
         return self._own.between_tokens.labels(self.combination.provider, self.combination.model)
 
-    def cost(self, basis: str) -> Counter:
+    def cost(self, basis: str) -> CounterCell:
         """Return the counter of USD on this basis."""
         child = self._costs.get(basis)
         if child is None:
@@ -166,17 +153,17 @@ class CombinationSeries:
             child = self._costs[basis] = self._own.cost.labels(provider, model, basis, initiator, client)
         return child
 
-    def unpriced(self, provider_type: str) -> Counter:
+    def unpriced(self, provider_type: str) -> CounterCell:
         """Return the counter of records without a cost."""
         return self._own.unpriced.labels(self.combination.provider, provider_type, self.combination.model)
 
     @cached_property
-    def prompts(self) -> Counter:
+    def prompts(self) -> CounterCell:
         """Requests that carried a prompt."""
         provider, _, _, model, initiator, client = self.combination
         return self._coder.prompts.labels(provider, model, initiator, client)
 
-    def tokens(self, token_type: str) -> Counter:
+    def tokens(self, token_type: str) -> CounterCell:
         """Return the counter of this type of tokens."""
         child = self._tokens.get(token_type)
         if child is None:
@@ -217,8 +204,8 @@ class SeriesTable:
         self._models = Admission(limits.models)
         self._places = Places(limits.combinations - limits.endpoints)
         self._tool_places = Places(limits.tool_combinations - limits.endpoints)
-        self._combinations: dict[Combination, CombinationSeries] = {}
-        self._tools: dict[tuple[str, str, str], Counter] = {}
+        self._combinations: dict[tuple[str, ...], CombinationSeries] = {}
+        self._tools: dict[tuple[str, str, str], CounterCell] = {}
         self.provider = Children(lambda provider: ProviderSeries(coder, own, provider)).of
         """The series of a provider, by its name."""
 
@@ -230,8 +217,8 @@ class SeriesTable:
             request_model: What its body asks for; may be empty.
         """
         user = started.principal_id if self._per_user else EVERYBODY
-        key = Combination(started.provider, started.route, started.method, request_model, user, started.client)
-        series = self._combinations.get(key)
+        # Most values are their own labels, and then this is the combination.
+        series = self._combinations.get((started.provider, started.route, started.method, request_model, user, started.client))
         if series is None:
             series = self._combination(started, request_model, user)
         return series
@@ -260,7 +247,7 @@ class SeriesTable:
             series = self._combinations[key] = CombinationSeries(self._coder, self._own, key)
         return series
 
-    def tool(self, series: CombinationSeries, name: str) -> Counter:
+    def tool(self, series: CombinationSeries, name: str) -> CounterCell:
         """Return the counter of calls to the tool that a response to `series` names `name`."""
         labels = series.combination
         key = (labels.provider, labels.model, name)

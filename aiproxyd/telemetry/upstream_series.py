@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from aiproxyd.key_pool import KeyState
 from aiproxyd.model.observation import BreakerChanged, BreakerRejected, KeyFailover, KeyPoolExhausted, KeyStateChanged
 from aiproxyd.telemetry.coder import LIMITS, CoderMetrics, Limits
-from aiproxyd.telemetry.families import OTHER, Children, label_text
+from aiproxyd.telemetry.families import OTHER, label_text
 
 _STATE_VALUES = {"closed": 0.0, "half_open": 0.5, "open": 1.0}
 
@@ -32,7 +32,6 @@ class UpstreamSeries:
         self._breakers: dict[BreakerLabels, dict[str, float]] = {}
         """Value of each breaker by worker, where it is not closed."""
         self._pools: set[str] = set()
-        self._attempts = Children(coder.key_pool_attempts.labels).of
 
     def set_key_pools(self, counts: Mapping[str, Mapping[KeyState, int]]) -> None:
         """Show how many keys of each provider entry are in each state; entries that have none any more vanish."""
@@ -56,7 +55,7 @@ class UpstreamSeries:
 
     def answered(self, failover: KeyFailover) -> None:
         """Count the keys that a request tried."""
-        self._attempts(failover.provider).observe(max(0, failover.attempts))
+        self._coder.key_pool_attempts.labels(failover.provider).observe(max(0, failover.attempts))
 
     def breaker_changed(self, worker_id: str, changed: BreakerChanged) -> None:
         """Show a breaker's state, and count it when it opened."""
