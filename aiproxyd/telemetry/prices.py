@@ -33,6 +33,10 @@ CORRECTIONS: Final = "aiproxyd"
 MAX_CACHED: Final = 10_000
 """Names and rates that are remembered; clients invent names. Beyond it all are forgotten, which costs a millisecond each."""
 
+_DAY_SECONDS: Final = 86_400
+_NO_CONTEXT: Final[Mapping[str, str]] = {}
+_NOT_SOUGHT: Final = Rates({}, "", "")
+
 # Lists of genai-prices by type of provider. A plan's models are the provider's own.
 _LISTS: Final = {
     "anthropic": ("anthropic",),
@@ -116,14 +120,17 @@ class PriceBook:
 
     def rates(self, charge: Charge) -> Rates | None:
         """Return the rates that hold for `charge`, or None when there are none."""
+        context = _context(charge) if charge.metadata else _NO_CONTEXT
+        # What is no time is no day either: its key equals none, itself included.
+        day = charge.at // _DAY_SECONDS
+        key = (charge.provider, charge.provider_type, charge.host, charge.model, day, *context.items())
+        rates = self._rates.get(key, _NOT_SOUGHT)
+        if rates is not _NOT_SOUGHT:
+            return rates
         try:
             at = dt.datetime.fromtimestamp(charge.at, dt.UTC)
         except (ValueError, OverflowError, OSError):
             return None
-        context = _context(charge)
-        key = (charge.provider, charge.provider_type, charge.host, charge.model, at.toordinal(), *context.items())
-        if key in self._rates:
-            return self._rates[key]
         rates, is_stable = self._find(charge, at, context)
         if is_stable:
             if len(self._rates) >= MAX_CACHED:
