@@ -7,7 +7,9 @@ them.
 import asyncio
 from collections import OrderedDict, deque
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from aiproxyd.model.observation import (
     ConnectDecided,
@@ -36,23 +38,61 @@ _MAX_KNOWN = 10_000
 
 _CONTENT = frozenset({"prompt", "input", "content", "error_message"})
 
+_Shown = InterceptionStarted | InterceptionDescribed | ToolCalled | ThoughtRecorded | InterceptionEnded | ConnectDecided
+_KINDS: dict[type[_Shown], str] = {
+    InterceptionStarted: "started",
+    InterceptionDescribed: "described",
+    ToolCalled: "tool",
+    ThoughtRecorded: "thought",
+    InterceptionEnded: "ended",
+    ConnectDecided: "refused",
+}
 
-class LiveEvent(NamedTuple):
-    """One thing that happened."""
+_Known = tuple[InterceptionStarted | None, str]
+"""The start of an interception and the model that it asked for."""
+
+_NOTHING_KNOWN: _Known = (None, "")
+
+
+class LiveEvent(msgspec.Struct, frozen=True, gc=False):
+    """One thing that happened. Most are never looked at, so what is shown of it is worked out by who looks."""
 
     number: int
     """Ascending since the daemon started."""
-    kind: str
-    """`started`, `described`, `tool`, `thought`, `ended` or `refused`."""
-    at: float
-    """Unix time in seconds."""
-    facts: dict[str, Any]
+    observation: _Shown
+    """With its content cut."""
+    start: InterceptionStarted | None = None
+    """That of its interception, when it is known."""
+    model: str = ""
+    """What its interception had asked for by then."""
+
+    @property
+    def kind(self) -> str:
+        """`started`, `described`, `tool`, `thought`, `ended` or `refused`."""
+        return _KINDS[type(self.observation)]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is known of it."""
+        observation, start = self.observation, self.start
+        id_ = "" if isinstance(observation, ConnectDecided) else observation.interception_id
+        facts: dict[str, Any] = {"interception_id": id_}
+        if start is not None:
+            facts |= {
+                "user": start.principal_name,
+                "provider": start.provider,
+                "client": start.client,
+                "route": start.route,
+                "model": self.model,
+            }
+        return facts | _facts_of(observation)
 
     def shown(self, *, with_content: bool) -> dict[str, Any]:
         """Return what is sent."""
-        facts = self.facts if with_content else {name: fact for name, fact in self.facts.items() if name not in _CONTENT}
-        # Most events are never looked at, so their time is written out here.
-        return {"number": self.number, "kind": self.kind, "at": _time(self.at), **facts}
+        facts = self.facts
+        if not with_content:
+            facts = {name: fact for name, fact in facts.items() if name not in _CONTENT}
+        return {"number": self.number, "kind": self.kind, "at": _time(self.observation.at), **facts}
 
 
 class Onlooker:
@@ -95,7 +135,7 @@ class LiveFeed:
     def __init__(self) -> None:
         self._recent: deque[LiveEvent] = deque(maxlen=MAX_RECENT_EVENTS)
         self._onlookers: set[Onlooker] = set()
-        self._known: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._known: OrderedDict[str, _Known] = OrderedDict()
         self._number = 0
         self._closed = False
 
@@ -132,77 +172,79 @@ class LiveFeed:
 
     def observe(self, worker_id: str, observation: Observation) -> None:  # noqa: ARG002
         """Take one observation."""
+        start, model = _NOTHING_KNOWN
         match observation:
             case InterceptionStarted():
-                self._start(observation)
+                start = observation
+                self._known[observation.interception_id] = start, model
+                if len(self._known) > _MAX_KNOWN:
+                    self._known.popitem(last=False)
             case InterceptionDescribed():
-                self._tell("described", observation.at, observation.interception_id, _described(observation))
-            case ToolCalled():
-                facts = {"tool": observation.tool, "input": _cut(observation.arguments)}
-                self._tell("tool", observation.at, observation.interception_id, facts)
-            case ThoughtRecorded():
-                facts = {"source": str(observation.source), "content": _cut(observation.content)}
-                self._tell("thought", observation.at, observation.interception_id, facts)
+                start, model = self._known.get(observation.interception_id, _NOTHING_KNOWN)
+                if start is not None:
+                    self._known[observation.interception_id] = start, observation.request_model
+                observation = _cut(observation, "prompt")
             case InterceptionEnded():
-                self._tell("ended", observation.at, observation.interception_id, _ended(observation))
-                self._known.pop(observation.interception_id, None)
+                start, model = self._known.pop(observation.interception_id, _NOTHING_KNOWN)
+                observation = _cut(observation, "error_message")
+            case ToolCalled():
+                start, model = self._known.get(observation.interception_id, _NOTHING_KNOWN)
+                observation = _cut(observation, "arguments")
+            case ThoughtRecorded():
+                start, model = self._known.get(observation.interception_id, _NOTHING_KNOWN)
+                observation = _cut(observation, "content")
             case ConnectDecided(action=Action.REFUSE):
-                self._tell("refused", observation.at, "", _refused(observation))
-            case _:
                 pass
-
-    def worker_lost(self, worker_id: str) -> None:
-        """Know that a worker is dead; what it had under way is forgotten as newer ones come."""
-
-    def _start(self, o: InterceptionStarted) -> None:
-        known = {"user": o.principal_name, "provider": o.provider, "client": o.client, "route": o.route, "model": ""}
-        self._known[o.interception_id] = known
-        if len(self._known) > _MAX_KNOWN:
-            self._known.popitem(last=False)
-        self._tell("started", o.at, o.interception_id, {})
-
-    def _tell(self, kind: str, at: float, interception_id: str, facts: dict[str, Any]) -> None:
-        known = self._known.get(interception_id, {})
-        if "model" in facts and known:
-            known["model"] = facts["model"]
+            case _:
+                return
         self._number += 1
-        event = LiveEvent(self._number, kind, at, {"interception_id": interception_id, **known, **facts})
+        event = LiveEvent(self._number, observation, start, model)
         self._recent.append(event)
         for onlooker in self._onlookers:
             onlooker.put(event)
 
-
-def _described(o: InterceptionDescribed) -> dict[str, Any]:
-    return {"model": o.request_model, "session_id": o.client_session_id, "streaming": o.streaming, "prompt": _cut(o.prompt)}
-
-
-def _ended(o: InterceptionEnded) -> dict[str, Any]:
-    usage = o.usage
-    return {
-        "outcome": str(o.outcome),
-        "status_code": o.status_code,
-        "error_type": str(o.error_type) if o.error_type is not None else None,
-        "error_message": _cut(o.error_message),
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "cache_read_input_tokens": usage.cache_read_input_tokens,
-        "cache_write_input_tokens": usage.cache_write_input_tokens,
-        "duration_seconds": o.duration_seconds,
-    }
+    def worker_lost(self, worker_id: str) -> None:
+        """Know that a worker is dead; what it had under way is forgotten as newer ones come."""
 
 
-def _refused(o: ConnectDecided) -> dict[str, Any]:
-    return {
-        "user": o.principal_name,
-        "provider": o.provider,
-        "host": o.host,
-        "reason": o.reason,
-        "status_code": o.status_code,
-    }
+def _facts_of(o: _Shown) -> dict[str, Any]:
+    match o:
+        case InterceptionDescribed():
+            return {"model": o.request_model, "session_id": o.client_session_id, "streaming": o.streaming, "prompt": o.prompt}
+        case ToolCalled():
+            return {"tool": o.tool, "input": o.arguments}
+        case ThoughtRecorded():
+            return {"source": str(o.source), "content": o.content}
+        case InterceptionEnded():
+            return {
+                "outcome": str(o.outcome),
+                "status_code": o.status_code,
+                "error_type": str(o.error_type) if o.error_type is not None else None,
+                "error_message": o.error_message,
+                "input_tokens": o.usage.input_tokens,
+                "output_tokens": o.usage.output_tokens,
+                "cache_read_input_tokens": o.usage.cache_read_input_tokens,
+                "cache_write_input_tokens": o.usage.cache_write_input_tokens,
+                "duration_seconds": o.duration_seconds,
+            }
+        case ConnectDecided():
+            return {
+                "user": o.principal_name,
+                "provider": o.provider,
+                "host": o.host,
+                "reason": o.reason,
+                "status_code": o.status_code,
+            }
+        case InterceptionStarted():
+            return {}
 
 
-def _cut(text: str | None) -> str | None:
-    return text if text is None or len(text) <= MAX_CONTENT_CHARACTERS else text[: MAX_CONTENT_CHARACTERS - 1] + "…"
+def _cut[O: _Shown](observation: O, name: str) -> O:
+    """Return `observation`, its content `name` cut."""
+    content: str | None = getattr(observation, name)
+    if content is None or len(content) <= MAX_CONTENT_CHARACTERS:
+        return observation
+    return msgspec.structs.replace(observation, **{name: content[: MAX_CONTENT_CHARACTERS - 1] + "…"})
 
 
 def _time(at: float) -> str:

@@ -31,6 +31,7 @@ _POOL_REMEDIES = {
     "rate_limited": "add a key, or have its limit raised",
     "auth_failed": "replace the keys; they are not used until the configuration is loaded again",
 }
+_TROUBLES = frozenset({ClientTlsFailed, UpstreamTlsFailed, KeyStateChanged, KeyPoolExhausted, BreakerChanged})
 _UNTRUSTING = frozenset({"unknown_ca", "bad_certificate", "closed"})
 
 
@@ -42,6 +43,8 @@ class TroubleLog:
 
     def observe(self, worker_id: str, observation: Observation) -> None:  # noqa: ARG002  (a sink's signature)
         """Take one observation; most are none of ours."""
+        if type(observation) not in _TROUBLES:
+            return
         match observation:
             case ClientTlsFailed(at=at, host=host, reason=reason, detail=detail):
                 remedy = _CLIENT_REMEDY if reason in _UNTRUSTING else ""

@@ -35,6 +35,60 @@ async def test_an_onlooker_sees_what_happened_lately_and_what_happens() -> None:
     assert [event.facts["interception_id"] for event in await waiting] == ["b"]
 
 
+async def test_an_event_says_what_was_known_when_it_came() -> None:
+    feed = LiveFeed()
+    feed.observe("w", started("a"))
+    feed.observe("w", described("a", request_model="first"))
+    feed.observe("w", described("a", request_model="second"))
+    feed.observe("w", ended("a"))
+    feed.observe("w", thought("a"))
+    feed.observe("w", ended("never started"))
+    onlooker = feed.join()
+    assert onlooker is not None
+    shown = [event.shown(with_content=True) for event in await onlooker.next()]
+    assert [event.get("model") for event in shown] == ["", "first", "second", "second", None, None]
+    assert [event.get("user") for event in shown] == ["alice"] * 4 + [None] * 2
+    assert shown[3] == {
+        "number": 4,
+        "kind": "ended",
+        "at": "2026-01-31T08:00:02.000Z",
+        "interception_id": "a",
+        "user": "alice",
+        "provider": "anthropic",
+        "client": "Claude Code",
+        "route": "/v1/messages",
+        "model": "second",
+        "outcome": "completed",
+        "status_code": 200,
+        "error_type": None,
+        "error_message": "",
+        "input_tokens": 3,
+        "output_tokens": 300,
+        "cache_read_input_tokens": 12_345,
+        "cache_write_input_tokens": 0,
+        "duration_seconds": shown[3]["duration_seconds"],
+    }
+
+
+def test_no_content_is_kept_whole() -> None:
+    feed = LiveFeed()
+    long = "x" * 10 * MAX_CONTENT_CHARACTERS
+    for observation in (
+        started("a"),
+        described("a", prompt=long),
+        tool_called("a", "c", arguments=long),
+        thought("a", content=long),
+        ended("a", error_message=long),
+    ):
+        feed.observe("w", observation)
+    onlooker = feed.join()
+    assert onlooker is not None
+    for event, content in zip(list(onlooker._events)[1:], ("prompt", "input", "content", "error_message"), strict=True):
+        assert len(event.facts[content]) == MAX_CONTENT_CHARACTERS
+        assert event.facts[content].endswith("x…")
+        assert len(str(event.observation)) < 2 * MAX_CONTENT_CHARACTERS
+
+
 async def test_figures_hold_no_content() -> None:
     feed = LiveFeed()
     _life(feed, "a", prompt="a secret plan")
