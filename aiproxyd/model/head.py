@@ -12,11 +12,10 @@ class Headers:
     __slots__ = ("_fields", "_first")
 
     def __init__(self, fields: Iterable[tuple[str, str]] = ()) -> None:
-        self._fields = tuple((name.lower(), value) for name, value in fields)
-        first: dict[str, str] = {}
-        for name, value in self._fields:
-            first.setdefault(name, value)
-        self._first = first
+        # A list and a whole dict, because they are made without a step of the interpreter's for each field.
+        self._fields = [(name.lower(), value) for name, value in fields]
+        # The first of a name is the last one that is put in.
+        self._first = dict(reversed(self._fields))
 
     def first(self, name: str) -> str | None:
         """Return the first value of the lower-case `name`, or None."""
@@ -49,7 +48,7 @@ class Headers:
         return isinstance(other, Headers) and self._fields == other._fields
 
     def __hash__(self) -> int:
-        return hash(self._fields)
+        return hash(tuple(self._fields))
 
     def __repr__(self) -> str:
         # Values may be credentials; names are enough to debug with.

@@ -256,7 +256,9 @@ def _field_pattern(name: str) -> re.Pattern[bytes]:
 
 def _fields(text: str) -> Headers:
     if "\r\n " not in text and "\r\n\t" not in text:
-        return Headers([(name, value.strip(" \t")) for name, value in _FIELD.findall(text)])
+        # No field is folded, so each line is one. Splitting costs half of what the expression does.
+        lines = [line.partition(":") for line in text.split("\r\n")[:-1]]
+        return Headers([(name, value.strip(" \t")) for name, _, value in lines])
     fields = []
     for name, value in _FIELD.findall(text):
         if "\r\n" in value and name.lower() in _UNFOLDABLE:
@@ -266,9 +268,13 @@ def _fields(text: str) -> Headers:
 
 
 def _content_length(headers: Headers) -> int:
-    # A list of equal values is a repetition, anything else two readings (RFC 9110 §8.6).
-    values = {value.strip(" \t") for field in headers.all("content-length") for value in field.split(",")}
-    text = values.pop()
+    fields = headers.all("content-length")
+    text = fields[0]
+    values: set[str] = set()
+    if len(fields) > 1 or "," in text:
+        # A list of equal values is a repetition, anything else two readings (RFC 9110 §8.6).
+        values = {value.strip(" \t") for field in fields for value in field.split(",")}
+        text = values.pop()
     if values or not (text.isascii() and text.isdigit() and len(text) <= _MAX_LENGTH_DIGITS):
         raise Unfollowable("content_length")
     return int(text)
