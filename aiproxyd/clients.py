@@ -133,7 +133,7 @@ _MAX_USER_AGENT_CHARACTERS: Final = 256
 class ClientTable:
     """Clients that are known, the first rule that fits wins."""
 
-    __slots__ = ("_by_name", "_remembered", "_sign_headers", "rules")
+    __slots__ = ("_by_name", "_no_signs", "_remembered", "_sign_headers", "_sign_names", "rules")
 
     def __init__(self, rules: Iterable[ClientRule] = RULES) -> None:
         """Return the table of `rules`, in their order."""
@@ -144,13 +144,17 @@ class ClientTable:
             self._by_name.setdefault(rule.name, rule)
         names = [name for rule in self.rules for name in (*(name for name, _ in rule.headers), rule.version_header) if name]
         self._sign_headers = tuple(dict.fromkeys(names))
+        self._sign_names = frozenset(names)
+        self._no_signs = ("",) * len(self._sign_headers)
         # A machine's tools send few different user agents.
         self._remembered = functools.lru_cache(maxsize=1024)(self._detect)
 
     def detect(self, headers: Headers) -> ClientFacts:
         """Return which client sent a request with these headers. Total."""
         user_agent = (headers.first("user-agent") or "")[:_MAX_USER_AGENT_CHARACTERS]
-        signs = tuple([(headers.first(name) or "")[:_MAX_USER_AGENT_CHARACTERS] for name in self._sign_headers])
+        signs = self._no_signs
+        if headers.has_any(self._sign_names):
+            signs = tuple([(headers.first(name) or "")[:_MAX_USER_AGENT_CHARACTERS] for name in self._sign_headers])
         return self._remembered(user_agent, signs)
 
     def session_id(self, client: str, headers: Headers, facts: RequestFacts) -> str:

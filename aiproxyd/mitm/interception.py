@@ -27,7 +27,7 @@ from aiproxyd.model.observation import (
 )
 from aiproxyd.model.outcome import ErrorType, Outcome, UsageSource
 from aiproxyd.pricing import billing_of
-from aiproxyd.providers.api import Api, ResponseParser, Sampling
+from aiproxyd.providers.api import Api, ResponseParser
 from aiproxyd.providers.samples import Samples
 from aiproxyd.redaction import credential_hint, sensitive_values, without_credentials
 from aiproxyd.telemetry.logs import secrets
@@ -219,9 +219,8 @@ class Interception:
             is_document = "json" in content_type and not self._api.streams_json
             self._is_streamed = content_type in self._api.stream_types or (not is_document and self._request.facts.streaming)
             make_parser = self._api.stream_parser if self._is_streamed else self._api.document_parser
-            self._parser = make_parser(self._settings.max_response_body_bytes)
-            if isinstance(self._parser, Sampling):
-                self._samples = self._parser.samples
+            self._parser = parser = make_parser(self._settings.max_response_body_bytes)
+            self._samples = parser.samples
             if self._api.read_head is not None:
                 self._assembly.feed(self._api.read_head(head))
 

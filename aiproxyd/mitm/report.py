@@ -9,8 +9,11 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from aiproxyd.model.ids import uuid7
+from aiproxyd.model.ids import ENTROPY_BYTES, uuid7
 from aiproxyd.model.observation import Observation
+
+# Random bytes for so many ids are asked of the kernel at once.
+_IDS_AT_ONCE = 256
 
 
 class Journal(Protocol):
@@ -26,7 +29,7 @@ class Journal(Protocol):
 class Reporter:
     """Stamps and tells. No method raises: a journal that fails counts its own losses."""
 
-    __slots__ = ("_is_scheduled", "_journal", "_schedule")
+    __slots__ = ("_entropy", "_entropy_used", "_is_scheduled", "_journal", "_schedule")
 
     def __init__(self, journal: Journal, *, schedule: Callable[[Callable[[], None]], object] | None = None) -> None:
         """
@@ -38,6 +41,8 @@ class Reporter:
         self._journal = journal
         self._schedule = schedule
         self._is_scheduled = False
+        self._entropy = b""
+        self._entropy_used = 0
 
     def now(self) -> float:
         """Return the Unix time in seconds; for the `at` of observations."""
@@ -49,7 +54,12 @@ class Reporter:
 
     def new_id(self) -> str:
         """Return a fresh UUID that begins with the time."""
-        return uuid7(time.time_ns() // 1_000_000, os.urandom(10))
+        start = self._entropy_used
+        if start == len(self._entropy):
+            self._entropy = os.urandom(_IDS_AT_ONCE * ENTROPY_BYTES)
+            start = 0
+        self._entropy_used = end = start + ENTROPY_BYTES
+        return uuid7(time.time_ns() // 1_000_000, self._entropy[start:end])
 
     def tell(self, observation: Observation) -> None:
         """Append `observation` to the journal. It survives our death only after the next flush."""

@@ -43,6 +43,8 @@ def _shown(api: Api, write: Write) -> Api:
 class _ShowingParser:
     """A parser that prints its events."""
 
+    samples = None
+
     def __init__(self, inner: ResponseParser, api: str, write: Write) -> None:
         self._inner = inner
         self._api = api

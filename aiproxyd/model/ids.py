@@ -4,9 +4,10 @@ Fact: an index takes ids that grow at its end, and random ones all over: with a 
 with random ids takes two to three times as long.
 """
 
-_VERSION = 7 << 76
-_VARIANT = 0b10 << 62
-_RANDOM_BITS = (0xFFF << 64) | ((1 << 62) - 1)
+ENTROPY_BYTES = 10
+
+# The digit of the variant, two bits of which are fixed, by the one of the entropy.
+_VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 def uuid7(milliseconds: int, entropy: bytes) -> str:
@@ -14,8 +15,7 @@ def uuid7(milliseconds: int, entropy: bytes) -> str:
 
     Args:
         milliseconds: Since the Unix epoch.
-        entropy: Ten random bytes; six bits of them are not used.
+        entropy: `ENTROPY_BYTES` random bytes; six bits of them are not used.
     """
-    value = milliseconds << 80 | _VERSION | _VARIANT | int.from_bytes(entropy) & _RANDOM_BITS
-    digits = f"{value:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    time, random = f"{milliseconds:012x}", entropy.hex()
+    return f"{time[:8]}-{time[8:]}-7{random[1:4]}-{_VARIANTS[random[4]]}{random[5:8]}-{random[8:]}"

@@ -1,7 +1,7 @@
 """What an API's parsers look like from outside. Each module beside this one implements one API and registers in `apis`."""
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import msgspec
 
@@ -38,6 +38,10 @@ class ResponseParser(Protocol):
     A parser is total: bytes give events or one `WireError`, after which it is spent. Unknown things become `UnknownEvent`.
     """
 
+    @property
+    def samples(self) -> Samples | None:
+        """Redacted shapes of what it does not know, or misses, bounded in number and size; None where it keeps none."""
+
     def feed(self, data: bytes) -> list[StreamEvent]:
         """Return the events that `data` completes, oldest first.
 
@@ -51,14 +55,6 @@ class ResponseParser(Protocol):
         Raises:
             WireError: As `feed`; an unreadable document body is found here.
         """
-
-
-@runtime_checkable
-class Sampling(Protocol):
-    """A `ResponseParser` that keeps samples of what it does not know, or misses."""
-
-    samples: Samples
-    """Redacted shapes, bounded in number and size."""
 
 
 class Api(msgspec.Struct, frozen=True):

@@ -43,7 +43,7 @@ class EventStreamBody:
         self._failure: WireError | None = None
         self._at_start = True
         self.samples = samples or Samples()
-        """As `api.Sampling`."""
+        """As `ResponseParser.samples`."""
 
     @property
     def held_bytes(self) -> int:
@@ -108,7 +108,7 @@ class DocumentBody:
         self._read = read
         self._failure: WireError | None = None
         self.samples = Samples()
-        """As `api.Sampling`."""
+        """As `ResponseParser.samples`."""
 
     @property
     def held_bytes(self) -> int:
@@ -145,7 +145,7 @@ class MessageBody:
         self._reader = reader
         self._failure: WireError | None = None
         self.samples = Samples()
-        """As `api.Sampling`."""
+        """As `ResponseParser.samples`."""
 
     def feed(self, data: bytes) -> list[StreamEvent]:
         """As `ResponseParser.feed`, but for one message; no bytes are none."""

@@ -51,7 +51,7 @@ class FramedBody[F]:
         self._finish = finish
         self._failure: WireError | None = None
         self.samples = samples or Samples()
-        """As `api.Sampling`."""
+        """As `ResponseParser.samples`."""
 
     @property
     def held_bytes(self) -> int:

@@ -375,7 +375,7 @@ class _StreamBody:
         self._reader = _Reader(max_event_bytes)
         self._body: EventStreamBody | FramedBody[bytes] | None = None
         self.samples = Samples()
-        """As `api.Sampling`."""
+        """As `ResponseParser.samples`."""
 
     @property
     def held_bytes(self) -> int:

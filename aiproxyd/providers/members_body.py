@@ -23,7 +23,7 @@ class MembersBody:
         self._read = read
         self._failure: WireError | None = None
         self.samples = Samples()
-        """As `api.Sampling`."""
+        """As `ResponseParser.samples`."""
 
     @property
     def held_bytes(self) -> int:
@@ -58,6 +58,7 @@ class UnreadBody:
     __slots__ = ()
 
     held_bytes = 0
+    samples = None
 
     def feed(self, data: bytes) -> list[StreamEvent]:  # noqa: ARG002 (not read)
         """Say nothing."""

@@ -93,6 +93,8 @@ class _TranscriptionBody:
 
     __slots__ = ("_body", "_max_kept_bytes")
 
+    samples = None
+
     def __init__(self, max_kept_bytes: int) -> None:
         self._max_kept_bytes = max_kept_bytes
         self._body: MembersBody | UnreadBody | None = None

@@ -119,6 +119,8 @@ def test_only_the_first_end_counts() -> None:
 class Faulty:
     """An API with one fault of ours in it: what must never be, and never harm a stream."""
 
+    samples = None
+
     def __init__(self, place: str, fault: Exception) -> None:
         self.place = place
         self.fault = fault
