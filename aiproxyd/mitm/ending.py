@@ -85,7 +85,7 @@ def error_of(
     """
     if is_about_keys:
         return ErrorType.RATE_LIMITED if status_code == 429 else ErrorType.UNAUTHORIZED, _cut(detail)
-    if outcome in {Outcome.COMPLETED, Outcome.PARSE_FAILED}:
+    if outcome is Outcome.COMPLETED or outcome is Outcome.PARSE_FAILED:
         return None, ""
     by_status = error_type_of(status_code, provider_type=provider_type)
     if reported is not None:

@@ -54,6 +54,8 @@ class TokenUsage(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def token_count(value: object) -> int:
     """Return `value` as a count in 0..MAX_TOKENS; anything that is no such number counts as 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return 0
-    return max(0, min(int(value), MAX_TOKENS)) if math.isfinite(value) else 0
+    if type(value) is not int:
+        if type(value) is not float or not math.isfinite(value):
+            return 0
+        value = int(value)
+    return value if 0 <= value <= MAX_TOKENS else max(0, min(value, MAX_TOKENS))

@@ -91,6 +91,8 @@ def session_candidates(request: Request) -> tuple[str, dict[str, str]]:
 
 def nested_hint(raw: msgspec.Raw, name: str) -> str:
     """Return the hint that the field `name` of the object `raw` holds; empty when there is none."""
+    if not starts_with(raw, b"{"):
+        return ""
     try:
         return hint(decode(FIELDS, raw).get(name, NOTHING))
     except MalformedBody:
@@ -98,11 +100,12 @@ def nested_hint(raw: msgspec.Raw, name: str) -> str:
 
 
 def _includes_usage(stream_options: msgspec.Raw) -> bool:
+    if not starts_with(stream_options, b"{"):
+        return False
     try:
-        options = decode(FIELDS, stream_options) if starts_with(stream_options, b"{") else {}
+        return starts_with(decode(FIELDS, stream_options).get("include_usage", NOTHING), b"t")
     except MalformedBody:
         return False
-    return starts_with(options.get("include_usage", NOTHING), b"t")
 
 
 def hint(raw: msgspec.Raw) -> str:
@@ -117,7 +120,8 @@ def input_characters(body: bytes) -> int:
     too, some 5 % in real agents' requests, and a character beyond ASCII as its two to four bytes; models split both into more
     tokens than plain words, so the estimate made from it stays near. It is used only where a provider reports no usage.
     """
-    return len(body) - sum(end - start for start, end in _base64_spans(body).items())
+    spans = _base64_spans(body)
+    return len(body) - sum(end - start for start, end in spans.items()) if spans else len(body)
 
 
 def _base64_spans(body: bytes) -> dict[int, int]:
