@@ -141,7 +141,11 @@ class Worker:
             sigv4.load()  # no client is connected yet
         self._upstreams = Upstreams(on_mark=self._tell_mark)
         self._use_keys(configure.keys, upstream_rules(config, configure.keys), configure.generation)
-        reporter = Reporter(self._journal, schedule=lambda flush: loop.call_later(FLUSH_DELAY_SECONDS, self._flush, flush))
+        reporter = Reporter(
+            self._journal,
+            schedule=lambda flush: loop.call_later(FLUSH_DELAY_SECONDS, self._flush, flush),
+            soon=loop.call_soon,
+        )
         reporter.tell(WorkerStarted(at=reporter.now(), worker_id=self._worker_id, pid=os.getpid()))
         reporter.flush()
         self._config = config

@@ -449,8 +449,8 @@ class Interception:
                 credential_hint=self._key_hint,
             )
         )
-        # A client that saw its response's end must find its record, whenever we die.
-        reporter.flush()
+        # A client that saw its response's end finds its record, unless we die before the loop waits again.
+        reporter.flush_soon()
 
     def _count_missing(self, outcome: Outcome) -> dict[str, str]:
         """Count the documented fields that a completed answer lacks; return the samples of all that is not as documented."""

@@ -29,18 +29,27 @@ class Journal(Protocol):
 class Reporter:
     """Stamps and tells. No method raises: a journal that fails counts its own losses."""
 
-    __slots__ = ("_entropy", "_entropy_used", "_is_scheduled", "_journal", "_schedule")
+    __slots__ = ("_entropy", "_entropy_used", "_is_due", "_is_scheduled", "_journal", "_schedule", "_soon")
 
-    def __init__(self, journal: Journal, *, schedule: Callable[[Callable[[], None]], object] | None = None) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        schedule: Callable[[Callable[[], None]], object] | None = None,
+        soon: Callable[[Callable[[], None]], object] | None = None,
+    ) -> None:
         """
         Args:
             journal: Where to.
             schedule: Calls what it is given a moment later, so that what was told since is one write. Without it only `flush`
-                writes.
+                and `flush_soon` write.
+            soon: Calls what it is given before the loop waits again. Without it `flush_soon` is `flush`.
         """
         self._journal = journal
         self._schedule = schedule
+        self._soon = soon
         self._is_scheduled = False
+        self._is_due = False
         self._entropy = b""
         self._entropy_used = 0
 
@@ -74,4 +83,16 @@ class Reporter:
 
     def flush(self) -> None:
         """Write what was told to disk before this returns: one system call, and none when nothing is pending."""
+        self._journal.flush()
+
+    def flush_soon(self) -> None:
+        """Write what was told once everything that arrived with it was looked at: what ends in one turn of a busy loop is one write."""
+        if self._soon is None:
+            self._journal.flush()
+        elif not self._is_due:
+            self._is_due = True
+            self._soon(self._flush_due)
+
+    def _flush_due(self) -> None:
+        self._is_due = False
         self._journal.flush()

@@ -41,3 +41,34 @@ def test_what_is_told_together_is_written_together_a_moment_later(tmp_path: Path
     reporter.tell(WorkerStarted(at=reporter.now(), worker_id="w1", pid=3))
     assert len(scheduled) == 2
     journal.close()
+
+
+def test_what_ends_in_one_turn_of_the_loop_is_written_together_and_without_a_loop_at_once(tmp_path: Path) -> None:
+    due: list[Callable[[], None]] = []
+    journal = JournalWriter(tmp_path, "w1")
+    reporter = Reporter(journal, soon=due.append)
+    for pid in (1, 2):
+        reporter.tell(WorkerStarted(at=reporter.now(), worker_id="w1", pid=pid))
+        reporter.flush_soon()
+    (write,) = due
+    assert journal.has_pending
+    write()
+    assert not journal.has_pending
+    reporter.tell(WorkerStarted(at=reporter.now(), worker_id="w1", pid=3))
+    reporter.flush_soon()
+    assert len(due) == 2
+    at_once = Reporter(journal)
+    at_once.flush_soon()
+    assert not journal.has_pending
+    journal.close()
+
+
+def test_no_two_of_many_ids_are_equal(tmp_path: Path) -> None:
+    journal = JournalWriter(tmp_path, "w1")
+    reporter = Reporter(journal)
+    # More than are made of the randomness that is asked for at once.
+    ids = {reporter.new_id() for _ in range(2000)}
+    assert len(ids) == 2000
+    # Of a time that is the same for many; what is behind it is not.
+    assert len({id_[14:] for id_ in ids}) == 2000
+    journal.close()
