@@ -70,6 +70,7 @@ _AGENT_HEADERS: Final[dict[str, tuple[str, str]]] = {
 }
 
 _REQUEST_CLASS: Final = "x-claude-code-request-class"
+_AGENT_SIGNS: Final = frozenset({name for names in _AGENT_HEADERS.values() for name in names if name} | {_REQUEST_CLASS})
 _INITIATED_BY: Final = {"user": "human", "agent": "agent"}
 
 
@@ -109,12 +110,13 @@ def purpose_of(client: str, headers: Headers, facts: RequestFacts, body: bytes) 
 
 
 def _agent(client: str, headers: Headers) -> dict[str, str]:
-    id_header, type_header = _AGENT_HEADERS.get(client, ("", ""))
-    found = {
-        key: value
-        for key, header in (("agent_id", id_header), ("agent_type", type_header))
-        if header and (value := (headers.first(header) or "").strip()[:MAX_WORD_CHARACTERS])
-    }
+    found: dict[str, str] = {}
+    signs = _AGENT_HEADERS.get(client)
+    if signs is None or not headers.has_any(_AGENT_SIGNS):
+        return found
+    for key, header in zip(("agent_id", "agent_type"), signs, strict=True):
+        if value := (headers.first(header) or "").strip()[:MAX_WORD_CHARACTERS]:
+            found[key] = value
     if client == "Claude Code":
         match (headers.first(_REQUEST_CLASS) or "").strip().lower():
             case "subagent":

@@ -128,6 +128,8 @@ class _Follower[H: (RequestHead, ResponseHead)](ABC):
         while position < len(data):
             if self._state is _State.HEAD:
                 position = self._read_head(data, position, pieces)
+            elif self._state is _State.FIXED:
+                position = self._read_fixed(data, position, pieces)
             elif self._state is _State.OPAQUE:
                 pieces.append(Opaque(data[position:]))
                 break
@@ -199,6 +201,15 @@ class _Follower[H: (RequestHead, ResponseHead)](ABC):
 
     # Bodies
 
+    def _read_fixed(self, data: bytes, start: int, pieces: list[Head[H] | Interim | Data | End | Opaque]) -> int:
+        part = data[start : start + self._left]
+        self._left -= len(part)
+        pieces.append(Data(part, part))
+        if not self._left:
+            self._state = _State.HEAD
+            pieces.append(End())
+        return start + len(part)
+
     def _read_body(self, data: bytes, start: int, pieces: list[Head[H] | Interim | Data | End | Opaque]) -> int:
         size = len(data)
         position = start
@@ -207,17 +218,14 @@ class _Follower[H: (RequestHead, ResponseHead)](ABC):
         reason = ""
         while position < size and not ended:
             match self._state:
-                case _State.FIXED | _State.CHUNK_DATA:
+                case _State.CHUNK_DATA:
                     part = data[position : position + self._left]
                     parts.append(part)
                     position += len(part)
                     self._left -= len(part)
                     if not self._left:
-                        if self._state is _State.FIXED:
-                            ended = True
-                        else:
-                            self._state = _State.CHUNK_END
-                            self._left = 2
+                        self._state = _State.CHUNK_END
+                        self._left = 2
                 case _State.CHUNK_END:
                     if data[position] != b"\r\n"[2 - self._left]:
                         reason = "chunk_end"
