@@ -295,6 +295,8 @@ class Assembly:
             finished.append(FinishedThought(thought.position, thought.source, content))
 
     def _end_all(self, finished: list[Finished], *, is_cut: bool) -> None:
+        if not self._thoughts and not self._tool_calls:
+            return
         for index in list(self._thoughts):
             self._end_thought(index, finished)
         for index, call in list(self._tool_calls.items()):
@@ -333,15 +335,12 @@ def _sum(usage: TokenUsage) -> int:
 
 def _with_parts_within_wholes(usage: TokenUsage) -> TokenUsage:
     """Return `usage` with each part cut to its whole: a provider's inconsistent figures must not become negative remainders."""
+    split = usage.cache_write_5m_input_tokens + usage.cache_write_1h_input_tokens
+    if usage.reasoning_output_tokens <= usage.output_tokens and split <= usage.cache_write_input_tokens:
+        return usage
     reasoning = min(usage.reasoning_output_tokens, usage.output_tokens)
     short = min(usage.cache_write_5m_input_tokens, usage.cache_write_input_tokens)
     long = min(usage.cache_write_1h_input_tokens, usage.cache_write_input_tokens - short)
-    if (reasoning, short, long) == (
-        usage.reasoning_output_tokens,
-        usage.cache_write_5m_input_tokens,
-        usage.cache_write_1h_input_tokens,
-    ):
-        return usage
     return msgspec.structs.replace(
         usage, reasoning_output_tokens=reasoning, cache_write_5m_input_tokens=short, cache_write_1h_input_tokens=long
     )

@@ -27,6 +27,7 @@ _BULK_BYTES = 4 * _READ_BYTES
 type Secured = Callable[[OSError | None], None]
 
 _WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError)
+_CANNOT_SEND = (BlockingIOError, InterruptedError, ssl.SSLWantWriteError, ssl.SSLWantReadError)
 
 
 class Owner(Protocol):
@@ -227,7 +228,13 @@ class Stream:
         if self._unsent:
             self._unsent.append(memoryview(data))
             return False
-        rest = self._send(memoryview(data))
+        try:
+            sent = self.socket.send(data) if data else 0
+        except _CANNOT_SEND:
+            sent = 0
+        if sent == len(data):
+            return True  # as nearly always
+        rest = self._send(memoryview(data)[sent:])
         if not rest:
             return True
         self._unsent.append(rest)
@@ -239,7 +246,7 @@ class Stream:
             try:
                 # With TLS this sends one record at a time.
                 data = data[self.socket.send(data) :]
-            except (BlockingIOError, InterruptedError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            except _CANNOT_SEND:
                 break
         return data
 

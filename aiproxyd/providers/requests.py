@@ -120,8 +120,9 @@ def input_characters(body: bytes) -> int:
     too, some 5 % in real agents' requests, and a character beyond ASCII as its two to four bytes; models split both into more
     tokens than plain words, so the estimate made from it stays near. It is used only where a provider reports no usage.
     """
-    spans = _base64_spans(body)
-    return len(body) - sum(end - start for start, end in spans.items()) if spans else len(body)
+    if b"base64" not in body and b'"input_audio"' not in body:
+        return len(body)
+    return len(body) - sum(end - start for start, end in _base64_spans(body).items())
 
 
 def _base64_spans(body: bytes) -> dict[int, int]:

@@ -225,6 +225,16 @@ async def test_tls_carries_every_byte_through_small_buffers_both_ways_at_once(se
     assert at_left.told == at_right.told == ["drained"]
 
 
+async def test_nothing_is_written_at_once_in_plain_and_in_tls(plain, secured):
+    (left, _), (_, at_right) = secured
+    for stream in (plain[0], left):
+        assert stream.write(b"")
+        assert not stream.has_unsent
+    assert left.write(b"x")
+    await until(lambda: at_right.received == b"x")
+    assert at_right.told == []
+
+
 async def test_tls_that_ends_by_its_rules_is_not_ragged(secured):
     (left, right), (_, at_right) = secured
     left.finish()
