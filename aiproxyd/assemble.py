@@ -173,38 +173,37 @@ class Assembly:
         """Return the tool calls and thoughts that `events` finish, in the order in which they end."""
         finished: list[Finished] = []
         for event in events:
-            match event:
-                # By frequency: a stream is text and fragments for the most part.
-                case TextDelta():
-                    self.output_characters += event.characters
-                    self.has_output = True
-                case ToolCallDelta():
-                    self._add_arguments(event)
-                case ReasoningDelta():
-                    self._add_reasoning(event)
-                case ToolCallStarted():
-                    self._start_tool_call(event)
-                case ToolCallEnded():
-                    self._end_tool_call(event.index, finished, is_cut=event.truncated)
-                case ReasoningEnded():
-                    self._end_thought(event.index, finished)
-                case UsageReported():
-                    self._replace_usage(event)
-                case ResponseStarted():
-                    self.response_id = self.response_id or event.response_id
-                    self.response_model = self.response_model or event.response_model
-                case ProviderErrorReported():
-                    self.error = self.error or event
-                case UnknownEvent():
-                    self.count_unknown(event.kind)
-                case ResponseEnded():
-                    if not self.is_ended:
-                        self.is_ended = True
-                        self.is_complete = event.complete
-                        self.finish_reason = event.finish_reason
-                    self._end_all(finished, is_cut=not event.complete)
-                case _:
-                    assert_never(event)
+            # By frequency: a stream is text and fragments for the most part. Comparing types costs half of what a pattern does.
+            if type(event) is TextDelta:
+                self.output_characters += event.characters
+                self.has_output = True
+            elif type(event) is ToolCallDelta:
+                self._add_arguments(event)
+            elif type(event) is ReasoningDelta:
+                self._add_reasoning(event)
+            elif type(event) is ToolCallStarted:
+                self._start_tool_call(event)
+            elif type(event) is ToolCallEnded:
+                self._end_tool_call(event.index, finished, is_cut=event.truncated)
+            elif type(event) is ReasoningEnded:
+                self._end_thought(event.index, finished)
+            elif type(event) is UsageReported:
+                self._replace_usage(event)
+            elif type(event) is ResponseStarted:
+                self.response_id = self.response_id or event.response_id
+                self.response_model = self.response_model or event.response_model
+            elif type(event) is ProviderErrorReported:
+                self.error = self.error or event
+            elif type(event) is UnknownEvent:
+                self.count_unknown(event.kind)
+            elif type(event) is ResponseEnded:
+                if not self.is_ended:
+                    self.is_ended = True
+                    self.is_complete = event.complete
+                    self.finish_reason = event.finish_reason
+                self._end_all(finished, is_cut=not event.complete)
+            else:
+                assert_never(event)
         return finished
 
     def finish(self) -> list[Finished]:

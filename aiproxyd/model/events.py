@@ -4,6 +4,7 @@ Every API's parser speaks these, streamed or not, so that `assemble` knows no pr
 """
 
 import enum
+from typing import final
 
 import msgspec
 
@@ -39,6 +40,7 @@ class _Event(msgspec.Struct, frozen=True):
     pass
 
 
+@final
 class ResponseStarted(_Event, frozen=True):
     """The response has an id, or a model that answers; either may be empty. May come again with more."""
 
@@ -46,12 +48,14 @@ class ResponseStarted(_Event, frozen=True):
     response_model: str = ""
 
 
+@final
 class TextDelta(_Event, frozen=True):
     """So many characters of visible answer text arrived."""
 
     characters: int
 
 
+@final
 class ReasoningDelta(_Event, frozen=True):
     """A piece of reasoning text. Pieces with one `index` belong together until its ReasoningEnded."""
 
@@ -60,12 +64,14 @@ class ReasoningDelta(_Event, frozen=True):
     text: str
 
 
+@final
 class ReasoningEnded(_Event, frozen=True):
     """The reasoning `index` is complete. Optional: the end of the response ends every reasoning."""
 
     index: int
 
 
+@final
 class ToolCallStarted(_Event, frozen=True):
     """A tool call began. `index` is unique within the response."""
 
@@ -77,6 +83,7 @@ class ToolCallStarted(_Event, frozen=True):
     server_url: str = ""
 
 
+@final
 class ToolCallDelta(_Event, frozen=True):
     """A piece of the arguments of tool call `index`: JSON text, or free text for a custom tool."""
 
@@ -84,6 +91,7 @@ class ToolCallDelta(_Event, frozen=True):
     fragment: str
 
 
+@final
 class ToolCallEnded(_Event, frozen=True):
     """The tool call `index` is over. Optional: the end of the response ends every call."""
 
@@ -92,6 +100,7 @@ class ToolCallEnded(_Event, frozen=True):
     """Whether the provider's output limit cut its arguments."""
 
 
+@final
 class UsageReported(_Event, frozen=True):
     """The provider's figures so far. Each report replaces the one before: a parser merges what its API spreads."""
 
@@ -102,6 +111,7 @@ class UsageReported(_Event, frozen=True):
     """Facts beside the figures, such as `service_tier`."""
 
 
+@final
 class ProviderErrorReported(_Event, frozen=True):
     """The provider reported an error in a body or inside a stream."""
 
@@ -109,6 +119,7 @@ class ProviderErrorReported(_Event, frozen=True):
     message: str
 
 
+@final
 class UnknownEvent(_Event, frozen=True):
     """Something the parser does not know. Counted, never an error."""
 
@@ -116,6 +127,7 @@ class UnknownEvent(_Event, frozen=True):
     """The provider's own word, such as `event:foo`, `block:bar`, `item:baz`."""
 
 
+@final
 class ResponseEnded(_Event, frozen=True):
     """The provider said that the response is over; a stream cut before this is not complete."""
 
