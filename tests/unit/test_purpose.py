@@ -98,3 +98,10 @@ def test_probes_and_small_models_are_beside_the_work_of_claude_code_alone() -> N
 def test_any_request_has_a_purpose_or_none(client: str, body: bytes, value: str) -> None:
     headers = Headers([("x-claude-code-request-class", value), ("x-openai-subagent", value), ("x-initiator", value)])
     purpose_of(client, headers, PROMPT, body)
+
+
+@pytest.mark.parametrize("blanks", [b"", b" ", b"\r\n\t", b" " * 62, b" " * 63, b" " * 64, b" " * 500])
+def test_tools_are_offered_or_not_however_the_array_is_written(blanks: bytes) -> None:
+    body = b'{"system":"Generate a concise title","tools":[%b]}'
+    for tools, expected in ((blanks, "title"), (blanks + b'{"name":"Bash"}', None), (blanks + b'"]"' + blanks, None)):
+        assert purpose_of("Claude Code", Headers(), PROMPT, body % tools).get("utility") == expected
