@@ -77,22 +77,27 @@ def mask(secret: str) -> str:
     return _ELLIPSIS
 
 
-def credential_hint(head: RequestHead) -> str:
+def credential_hint(head: RequestHead, token: str = "") -> str:
     """Return the mask of the provider credential that a request carries; empty when it carries none.
 
     Looks into `x-api-key`, `api-key`, `x-goog-api-key`, `authorization` (without its scheme) and the `key` of the query.
+
+    Args:
+        head: Of the request.
+        token: The client's credential of this proxy, which is none of a provider wherever it stands; empty for none.
     """
     headers = head.headers
     for name in _KEY_HEADERS:
-        if value := (headers.first(name) or "").strip():
+        if (value := (headers.first(name) or "").strip()) and value != token:
             return mask(value)
     if authorization := (headers.first("authorization") or "").strip():
         scheme, _, credential = authorization.partition(" ")
-        return mask(credential.strip() or scheme)
+        if (value := credential.strip() or scheme) != token:
+            return mask(value)
     # Google's keys may stand in the query.
     for field in head.query.split("&") if "key=" in head.query else ():
-        if field.startswith("key="):
-            return mask(unquote_plus(field.removeprefix("key=")))
+        if field.startswith("key=") and (value := unquote_plus(field.removeprefix("key="))) != token:
+            return mask(value)
     return ""
 
 

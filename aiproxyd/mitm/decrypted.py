@@ -24,7 +24,8 @@ class DecryptedConnection(msgspec.Struct, frozen=True):
     principal: Principal
     """Who is charged."""
     token: str = ""
-    """The client's credential of this proxy, which must not leave in a request; empty when it sent none. Never shown."""
+    """The client's credential of this proxy, which must not leave in a request; empty when it sent none. Never shown, not even masked:
+    it is no key of a provider."""
     key_hint: str | None = None
     """The mask of the provider's key of ours that a request is sent with; None where the client's own credential goes on."""
 

@@ -22,7 +22,7 @@ from aiproxyd.mitm.route import Change, Refusal, Route
 from aiproxyd.mitm.routers import RoutingState, bearer_of, destination_of, host_of, retargeted, route_of
 from aiproxyd.model.credential import CredentialKind
 from aiproxyd.model.endpoint import PASSTHROUGH
-from aiproxyd.model.head import RequestHead
+from aiproxyd.model.head import Headers, RequestHead
 from aiproxyd.model.principal import ANONYMOUS, Principal
 from aiproxyd.provider_errors import Answer, ErrorShape, answer, shape_of
 from aiproxyd.upstream import Target
@@ -99,15 +99,18 @@ class GatewayRouter:
         else:
             target = f"{path}?{head.query}" if head.query else path
             change = Change(target=target, removed=state.own_headers, fields=(("Host", host_of(base)),))
+        decision = self._decision(seen, provider, has_keys=bool(upstream.rules.keys)) if token else None
+        if decision is not None and upstream.rules.target is None:
+            seen = _without_credentials(seen)
         return route_of(
             state,
             upstream,
-            connection=DecryptedConnection(self._id, base.authority, provider, principal),
+            connection=DecryptedConnection(self._id, base.authority, provider, principal, token),
             seen=seen,
             destination=destination_of(upstream.rules, named),
             change=change,
             is_own_token=lambda credential: bool(token) and credential == token,
-            decision=self._decision(seen, provider, has_keys=bool(upstream.rules.keys)) if token else None,
+            decision=decision,
         )
 
     async def _authenticate(self, authenticator: Authenticator, token: str, shape: ErrorShape) -> Principal | Answer:
@@ -128,6 +131,12 @@ class GatewayRouter:
         if has_keys and find_endpoint(provider, seen.method, seen.path).takes_key:
             return credentials.CredentialDecision(CredentialKind.CENTRALIZED, uses_pool=True)
         return credentials.CredentialDecision(CredentialKind.BYOK, edit=credentials.HeadEdit(remove=_CREDENTIALS))
+
+
+def _without_credentials(head: RequestHead) -> RequestHead:
+    """Return a head as the provider knows it, when no credential of the client goes on."""
+    kept = Headers((name, value) for name, value in head.headers if name not in _CREDENTIALS)
+    return RequestHead(head.method, f"{head.path}?{head.query}" if head.query else head.path, kept, head.version)
 
 
 def comes_from_a_page(head: RequestHead) -> bool:

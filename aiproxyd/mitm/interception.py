@@ -146,7 +146,9 @@ class Interception:
                 client_version=client.version,
                 user_agent=(headers.first("user-agent") or "")[:MAX_USER_AGENT_CHARACTERS],
                 credential_kind="byok" if connection.key_hint is None else "centralized",
-                credential_hint=credential_hint(head) if connection.key_hint is None else connection.key_hint,
+                credential_hint=(
+                    credential_hint(head, connection.token) if connection.key_hint is None else connection.key_hint
+                ),
                 billing=billing_of(provider.type, connection.authority.host, head),
                 labels=_labels(settings.header_labels, headers),
                 trace_parent=clients.trace_parent(headers),

@@ -85,7 +85,23 @@ def test_a_provider_without_tls(daemon: Daemon, provider: FakeProvider, model: s
     entry = provider.ledger.one(model)
     assert (entry.sni, entry.target) == ("", "/v1/chat/completions")
     assert entry.header("authorization") == ""
-    assert daemon.record(model)["provider_name"] == "local"
+    record = daemon.record(model)
+    assert record["provider_name"] == "local"
+    # The token is taken off, and it is no key of the user's.
+    assert (record["credential_kind"], record["credential_hint"]) == ("byok", "")
+
+
+def test_a_key_beside_a_token_that_is_taken_off_with_it_is_no_hint(daemon: Daemon, provider: FakeProvider, model: str) -> None:
+    with openai.OpenAI(
+        base_url=f"{daemon.gateway_url}/local/v1",
+        api_key="alice-token",
+        max_retries=0,
+        default_headers={"X-Api-Key": "sk-or-mine-777777"},
+    ) as client:
+        client.chat.completions.create(model=model, messages=[{"role": "user", "content": "hello"}])
+    entry, record = provider.ledger.one(model), daemon.record(model)
+    assert (entry.header("authorization"), entry.header("x-api-key")) == ("", "")
+    assert record["credential_hint"] == ""
 
 
 @pytest.mark.parametrize(

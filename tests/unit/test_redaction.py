@@ -53,6 +53,19 @@ def test_the_hint_is_of_the_credential_the_provider_sees(fields: list[tuple[str,
     assert credential_hint(RequestHead("POST", target, Headers(fields))) == hint
 
 
+@pytest.mark.parametrize(
+    ("fields", "target", "hint"),
+    [
+        ([("authorization", "Bearer aip_0123456789abcdef")], "/", ""),
+        ([("x-api-key", "aip_0123456789abcdef")], "/", ""),
+        ([], "/?key=aip_0123456789abcdef", ""),
+        ([("x-api-key", "aip_0123456789abcdef"), ("authorization", "Bearer sk-proj-0123456789abc")], "/", "sk-p...9abc"),
+    ],
+)
+def test_the_client_s_token_of_this_proxy_is_no_hint(fields: list[tuple[str, str]], target: str, hint: str) -> None:
+    assert credential_hint(RequestHead("POST", target, Headers(fields)), "aip_0123456789abcdef") == hint
+
+
 SENTENCE = "Incorrect credential provided: {}. See https://example.com/help for more."
 
 
