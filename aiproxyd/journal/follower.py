@@ -16,6 +16,7 @@ A line that cannot be understood is counted and passed over; a bad line must not
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 
 import msgspec
@@ -239,7 +240,7 @@ class _Reading:
     def _take(self, segment: Segment, position: int, data: bytes) -> None:
         worker_id = segment.worker_id
         try:
-            self.lines += [(worker_id, observation) for observation in self._decoder.decode_lines(data)]
+            self.lines += zip(repeat(worker_id), self._decoder.decode_lines(data))
         except (msgspec.DecodeError, UnicodeDecodeError):
             for line in data.split(b"\n")[:-1]:
                 try:

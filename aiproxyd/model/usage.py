@@ -12,7 +12,7 @@ import msgspec
 MAX_TOKENS = 10**12
 
 
-class TokenUsage(msgspec.Struct, frozen=True, omit_defaults=True):
+class TokenUsage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What a provider says a response cost, in tokens. A sum of two is again a usage; the default is its zero."""
 
     input_tokens: int = 0
