@@ -11,6 +11,7 @@ Facts (RFC 9112):
 
 Strategy: bodies are walked, not copied, except that the pieces of a chunked body are joined for each feed. Every byte that is fed
 comes back in the `raw` of exactly one piece, in order; only bytes of an unfinished head are held back, at most `max_head_bytes`.
+A chunk that comes by itself and whole, as the events of a stream do, is recognised in one step.
 """
 
 import enum
@@ -121,7 +122,15 @@ class _Follower[H: (RequestHead, ResponseHead)](ABC):
         return len(self._held)
 
     def _feed(self, data: bytes) -> list[Head[H] | Interim | Data | End | Opaque]:
-        if self._state is _State.OPAQUE:
+        if self._state is _State.CHUNK_LINE and not self._held:
+            # Most often by far: an event of a stream, in a chunk of its own.
+            line = _CHUNK_LINE.match(data)
+            if line is not None:
+                begin = line.end()
+                end = begin + int(line[1], 16)
+                if begin < end == len(data) - 2 and begin <= MAX_CHUNK_LINE_BYTES and data.endswith(b"\r\n"):
+                    return [Data(data, data[begin:end])]
+        elif self._state is _State.OPAQUE:
             return [Opaque(data)] if data else []
         pieces: list[Head[H] | Interim | Data | End | Opaque] = []
         position = 0

@@ -226,6 +226,41 @@ def test_a_connect_that_is_accepted_ends_http():
     assert messages_of(follower.feed(b"HTTP/1.1 200 \r\nContent-Length: 5\r\n\r\nraw"))[1] == ""
 
 
+@pytest.mark.parametrize(
+    "wire",
+    [
+        b"5\r\nevent\r\n",
+        b"05 ;x=y\r\nevent\r\n",
+        b"2\r\n\r\n\r\n",
+        b"5\r\nevent\r\n5\r\nevent\r\n",
+        b"5\r\neve",
+        b"5\r\nevent\r",
+        b"5\r\nevent\rX",
+        b"5\r\nevent\n\n",
+        b"4\r\nevent\r\n",
+        b"6\r\nevent\r\n",
+        b"0\r\n\r\n",
+        b"0\r\nX: y\r\n\r\n",
+        b"5;" + b"x" * MAX_CHUNK_LINE_BYTES + b"\r\nevent\r\n",
+        b"\r\n",
+        b"5\r\nevent\r\n0\r\n\r\n",
+    ],
+)
+def test_a_chunk_that_comes_by_itself_is_read_as_if_it_came_byte_by_byte(wire):
+    def read(parts):
+        follower = ResponseFollower()
+        follower.expect(GET)
+        pieces = fed(follower, [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", *parts])
+        body = b"".join(piece.data for piece in pieces if isinstance(piece, Data))
+        raw = b"".join(piece.raw for piece in pieces)
+        rest = follower.feed(b"3\r\nabc\r\n")
+        messages, reason = messages_of(pieces)
+        after = [(type(piece), piece.raw) for piece in rest]
+        return body, raw, [whole for _, whole in messages], reason, after, follower.is_idle, follower.is_opaque
+
+    assert read([wire]) == read([wire[index : index + 1] for index in range(len(wire))])
+
+
 def test_following_can_be_stopped_in_a_response():
     follower = ResponseFollower()
     follower.expect(GET)
