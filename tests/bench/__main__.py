@@ -98,7 +98,14 @@ async def run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             peer.stop()
         origin.kill()
         origin.communicate()
-    return {"machine": facts, "ceiling": straight, "workers": workers, "peers": [peer.name for peer in peers], "rounds": rounds}
+    return {
+        "machine": facts,
+        "ceiling": straight,
+        "workers": workers,
+        "peers": [peer.name for peer in peers],
+        "versions": {peer.name: peer.version for peer in peers},
+        "rounds": rounds,
+    }
 
 
 def main() -> None:

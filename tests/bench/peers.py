@@ -1,6 +1,7 @@
 """The proxies that are measured: the product with each engine, bare `mitmdump`, and `squid` and a bare goproxy where installed."""
 
 import contextlib
+import importlib.metadata
 import json
 import os
 import shutil
@@ -56,6 +57,11 @@ class Peer:
     def __init__(self) -> None:
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def version(self) -> str:
+        """What it is, with its version."""
+        raise NotImplementedError
 
     def start(self, folder: Path, ports: Mapping[str, int], roots: Path) -> None:
         """Start on one core; the origin listens on `ports` and its certificate leads to `roots`."""
@@ -137,7 +143,6 @@ class Product(Peer):
 
         Args:
             engine: `decrypt.engine`.
-            config: Laid over what it is measured with.
             workers: Worker processes.
             cores: That all its processes may use; the proxy's core when absent.
             config: Laid over the bench's own configuration.
@@ -150,6 +155,10 @@ class Product(Peer):
         self._config = dict(config or {})
         self.name = f"aiproxyd ({engine})"
         self._daemon: Daemon | None = None
+
+    @property
+    def version(self) -> str:
+        return f"aiproxyd {importlib.metadata.version('aiproxyd')}"
 
     def start(self, folder: Path, ports: Mapping[str, int], roots: Path) -> None:
         config = {
@@ -205,6 +214,10 @@ class Mitmdump(Peer):
 
     name = "mitmdump"
 
+    @property
+    def version(self) -> str:
+        return f"mitmproxy {importlib.metadata.version('mitmproxy')}"
+
     def start(self, folder: Path, ports: Mapping[str, int], roots: Path) -> None:
         self.port = free_port()
         mitmdump = Path(sys.executable).with_name("mitmdump")
@@ -227,6 +240,11 @@ class Squid(Peer):
     """squid with ssl-bump and one worker; decrypts the origin's port alone."""
 
     name = "squid"
+
+    @property
+    def version(self) -> str:
+        # "Squid Cache: Version 5.7"
+        return f"squid {_said('squid', '-v').split()[-1]}"
 
     def start(self, folder: Path, ports: Mapping[str, int], roots: Path) -> None:
         import trustme
@@ -275,6 +293,12 @@ class Goproxy(Peer):
     """A program of twenty lines around goproxy, the engine of Coder's proxy; compiled here, from Debian's package of its source."""
 
     name = "goproxy"
+
+    @property
+    def version(self) -> str:
+        package = _said("dpkg-query", "--show", "--showformat=${Version}", "golang-github-elazarl-goproxy-dev")
+        # "go version go1.19.8 linux/amd64"
+        return f"goproxy {package} with {_said('go', 'version').split()[2]}"
 
     SOURCE = """package main
 
@@ -328,6 +352,11 @@ func main() {
         environ = {"GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOFLAGS": "", "GOCACHE": str(own / "cache")}
         subprocess.run(["go", "build", "-o", "proxy", "main.go"], cwd=own, check=True, env={**os.environ, **environ})
         self._spawn([str(own / "proxy"), str(self.port), str(ports["https"])], folder, {"GOMAXPROCS": "1"})
+
+
+def _said(*command: str) -> str:
+    """Return the first line that a program prints."""
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.partition("\n")[0]
 
 
 def installed() -> list[Peer]:

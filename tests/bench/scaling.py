@@ -27,7 +27,7 @@ _COUNT = (
 
 
 async def scaling(folder: Path, ports: Mapping[str, int], roots: Path, origin: int, *, scale: float) -> Values:
-    """Return requests a second with one worker and with two, and how 128 streams fare on two.
+    """Return requests a second and memory with one worker and with two, and how 128 streams fare on two.
 
     Args:
         folder: For the daemons.
@@ -54,6 +54,7 @@ async def scaling(folder: Path, ports: Mapping[str, int], roots: Path, origin: i
                 await work.kept_alive(load, ports["https"], requests=count, connections=_CONNECTIONS)
                 values[f"rate_{workers}"] = count / (clock() - started)
                 product.settled_cpu_seconds()
+                values[f"megabytes_{workers}"] = product.memory_bytes() / 2**20
                 if workers == 2:
                     await _streams(values, load, ports["https"])
             finally:

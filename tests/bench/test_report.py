@@ -1,0 +1,90 @@
+"""What the tables of a run say, and what they leave out."""
+
+import math
+from typing import Any
+
+from tests.bench.report import (
+    CPU_CASES,
+    FLOWING_CASES,
+    LATENCY_CASES,
+    MEMORY_CASES,
+    PRODUCT,
+    RATE_CASES,
+    WORKERS_CASES,
+    tables,
+)
+
+CASES = [case for cases in (CPU_CASES, LATENCY_CASES, FLOWING_CASES, RATE_CASES, MEMORY_CASES) for case, _ in cases]
+RATES = ("kept_alive_rate", "new_connection_rate", "raw_rate", "tls_rate")
+
+
+def a_run(*, rounds: int = 1) -> dict[str, Any]:
+    """Return a result whose figures are told apart by proxy: 3 is ours, 4 is the baseline's, 2 is that of one that is better."""
+    ours, baseline, better = (dict.fromkeys(CASES, figure) for figure in (3.0, 4.0, 2.0))
+    baseline |= {"first_byte_1_p50": 2002.0, "flowing_512": 512.0}
+    ours["flowing_512"], better["flowing_512"] = 14.0, 500.0
+    keys = ("date", "processor", "cores", "kernel", "python", "command", "load_average")
+    return {
+        "machine": dict.fromkeys(keys, "?"),
+        "ceiling": dict.fromkeys([*CASES, *RATES], 1.0),
+        "workers": [{**dict.fromkeys((case for case, _ in WORKERS_CASES), 5.0), "megabytes_2": 95.0} for _ in range(rounds)],
+        "peers": [PRODUCT, "mitmdump", "squid"],
+        "versions": {PRODUCT: "aiproxyd 1", "mitmdump": "mitmproxy 12", "squid": "squid 5.7"},
+        "rounds": [{PRODUCT: dict(ours), "mitmdump": dict(baseline), "squid": dict(better)} for _ in range(rounds)],
+    }
+
+
+def row_of(text: str, title: str) -> list[str]:
+    """Return the cells behind a title."""
+    return next(line for line in text.splitlines() if line.startswith(f"| {title} |")).strip("| ").split(" | ")[1:]
+
+
+def test_one_round_has_no_ranges() -> None:
+    text = tables(a_run())
+    assert row_of(text, "the same, one connection") == ["**3**, 0.75 ×", "**4**", "**2**, 0.50 ×"]
+    assert "smallest" not in text
+
+
+def test_several_rounds_have_ranges() -> None:
+    result = a_run(rounds=3)
+    result["rounds"][0][PRODUCT]["kept_alive_1"] = 1.0
+    text = tables(result)
+    assert row_of(text, "the same, one connection")[0] == "**3** (1 to 3), 0.75 × (0.25 to 0.75)"
+    assert "smallest" in text
+
+
+def test_who_buffers_cannot_stall() -> None:
+    assert row_of(tables(a_run()), "of 512") == ["**14**", "–", "**500**", "1"]
+
+
+def test_the_versions_of_the_others_are_named() -> None:
+    assert "squid: squid 5.7" in tables(a_run())
+
+
+def test_the_answer_comes_first() -> None:
+    text = tables(a_run())
+    assert text.startswith("In short")
+    summary = text.partition("?")[0]
+    assert "333 a second on one core" in summary
+    assert "2 ms to a request" in summary
+    assert "5 MB for control and one worker, 90 MB for one more worker" in summary
+
+
+def test_the_summary_says_where_others_are_better() -> None:
+    summary = tables(a_run()).partition("?")[0]
+    assert f"squid takes less CPU in {len(CPU_CASES)} of {len(CPU_CASES)} rows" in summary
+    assert "mitmdump takes less" not in summary
+    assert "of 512 streams on one core 14 flow without a stall, with squid 500." in summary
+
+
+def test_a_figure_that_is_missing_takes_the_summary_away() -> None:
+    result = a_run()
+    result["rounds"][0][PRODUCT]["stream_512"] = math.nan
+    text = tables(result)
+    assert "In short" not in text
+    assert row_of(text, "streamed answer, 100 events 20 ms apart, one of 512")[0].startswith("**none**")
+
+
+def test_without_the_product_there_is_no_summary() -> None:
+    result = a_run() | {"peers": ["mitmdump", "squid"], "workers": []}
+    assert "In short" not in tables(result)
