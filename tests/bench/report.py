@@ -78,7 +78,7 @@ CPU_NOTES = (
 )
 FLOWING_NOTES = ("– : buffers the answer until it is complete, so there is nothing that could stall.",)
 RATE_NOTES = (
-    "These are bursts, whose records are stored after them. What a core does without an end follows from the CPU time above.",
+    "These are bursts, whose records are stored after them. What a core sustains follows from the CPU time above.",
     "Equal rows: a few connections keep the core busy already; more of them bring no more requests, only longer waits.",
 )
 MEMORY_NOTES = (
@@ -171,7 +171,10 @@ def _summary(result: dict[str, Any]) -> list[str]:
         return []
 
     def beside(case: str) -> str:
-        return "".join(f", {peer} {_figure(values[case])}" for peer, values in others.items() if not math.isnan(values[case]))
+        figures = ", ".join(
+            f"{peer} {_figure(values[case])}" for peer, values in others.items() if not math.isnan(values[case])
+        )
+        return f" ({figures})" if figures else ""
 
     def added(case: str) -> str:
         return _figure(ours[case] - straight[case])
@@ -185,7 +188,7 @@ def _summary(result: dict[str, Any]) -> list[str]:
         "In short (medians of this run; the other proxies only forward, this one authenticates, parses, records and counts):",
         "",
         (
-            f"- **Requests**: {1000 / ours[request]:,.0f} a second on one core without an end, control and store included, which is"
+            f"- **Requests**: {1000 / ours[request]:,.0f} a second sustained by one core, control and store included:"
             f" {_figure(ours[request])} ms of CPU each{beside(request)}."
             f" In bursts {_figure(ours[burst])} a second within a p99 of {bound} ms{beside(burst)}."
         ),

@@ -65,7 +65,8 @@ def test_the_answer_comes_first() -> None:
     text = tables(a_run())
     assert text.startswith("In short")
     summary = text.partition("?")[0]
-    assert "333 a second on one core" in summary
+    assert "333 a second sustained by one core" in summary
+    assert "3 ms of CPU each (mitmdump 4, squid 2)." in summary
     assert "2 ms to a request" in summary
     assert "5 MB for control and one worker, 90 MB for one more worker" in summary
 
