@@ -1,5 +1,6 @@
 """`aiproxyd run`: the daemon, in the foreground, and the block it prints when it stands."""
 
+import json
 import os
 import shlex
 import sys
@@ -47,13 +48,15 @@ def run(
 
     # Options of the command line are the same overrides as those of the environment, so that a reload keeps them.
     environ = dict(os.environ)
+    given: dict[str, str] = {}
     if workers is not None:
         environ["AIPROXYD_WORKERS"] = str(workers)
     if listen:
-        environ["AIPROXYD_LISTEN"] = "[" + ", ".join(f'"{address}"' for address in listen) + "]"
+        environ["AIPROXYD_LISTEN"] = json.dumps(listen)
+        given["AIPROXYD_LISTEN"] = "--listen"
     if data_dir is not None:
         environ["AIPROXYD_DATA_DIR"] = str(data_dir.absolute())
-    settings = load(config, environ)
+    settings = load(config, environ, options=given)
     configure_logging(settings.logging.format, settings.logging.level)
     # What `env` in another shell needs to be told to find the same state.
     pointer = f" --config {shlex.quote(str(config.absolute()))}" if config else ""

@@ -42,7 +42,9 @@ def config_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
     return Path(named).expanduser() if named else None
 
 
-def load(path: Path | None, environ: Mapping[str, str], *, again: bool = False) -> Config:
+def load(
+    path: Path | None, environ: Mapping[str, str], *, again: bool = False, options: Mapping[str, str] | None = None
+) -> Config:
     """Return the configuration.
 
     Args:
@@ -50,6 +52,7 @@ def load(path: Path | None, environ: Mapping[str, str], *, again: bool = False) 
         environ: The environment variables.
         again: Whether this is a reload. Then a file without any setting is refused: it would mean the defaults for everything, and
             is what a file looks like that somebody has just begun to write.
+        options: By variable of `environ`, the option of the command line that it stands for, which a mistake is told about.
 
     Raises:
         ConfigError: Something is not usable. The message names the file and each mistake's line, path, value and what was
@@ -66,8 +69,9 @@ def load(path: Path | None, environ: Mapping[str, str], *, again: bool = False) 
     try:
         config = Config.model_validate(data)
     except ValidationError as exc:
+        named = options or {}
         errors = sorted(exc.errors(include_url=False), key=lambda error: document.line_of(error["loc"]))
-        mistakes += [_sentence(error, document, overridden) for error in errors]
+        mistakes += [_sentence(error, document, overridden, named) for error in errors]
         # Stops a secret that pydantic keeps in the error from being shown as the cause.
         raise _refusal(file, mistakes) from None
     if mistakes:
@@ -182,7 +186,7 @@ def _value_of(text: str, field: SettingField) -> tuple[Any, str]:
     return document.value, ""
 
 
-def _sentence(error: ErrorDetails, document: Document, overridden: Mapping[Location, str]) -> str:
+def _sentence(error: ErrorDetails, document: Document, overridden: Mapping[Location, str], options: Mapping[str, str]) -> str:
     location = tuple(step for step in error["loc"] if step != "[key]")
     path = _written(location)
     # A model that checks several fields names them itself.
@@ -191,7 +195,7 @@ def _sentence(error: ErrorDetails, document: Document, overridden: Mapping[Locat
     for length in range(len(location), 0, -1):
         variable = overridden.get(location[:length])
         if variable is not None:
-            return f"{variable}: {sentence}"
+            return f"{options[variable]}: {message}" if variable in options else f"{variable}: {sentence}"
     return _at_line(document.line_of(location), sentence)
 
 
@@ -300,6 +304,8 @@ def _at_line(line: int, sentence: str) -> str:
 def _refusal(file: Path | None, mistakes: Sequence[str]) -> ConfigError:
     where = str(file) if file is not None else "configuration"
     if len(mistakes) == 1:
+        if mistakes[0].startswith("--"):
+            return ConfigError(mistakes[0])  # an option is no part of a file
         joint = ", " if mistakes[0].startswith("line ") else ": "
         return ConfigError(f"{where}{joint}{mistakes[0]}")
     return ConfigError(f"{where}: {len(mistakes)} mistakes\n" + "\n".join(f"  {mistake}" for mistake in mistakes))

@@ -10,6 +10,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 import msgspec
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     PlainSerializer,
     SecretStr,
@@ -23,17 +24,36 @@ from aiproxyd.config.section import Section, restart
 from aiproxyd.model.authority import Authority, parse_authority
 from aiproxyd.model.host_list import HostList
 
+_MAX_PORT = 65535
+
+
+def _port_as_text(value: object) -> object:
+    """Return a number as the text it is written as: who writes a port alone should be told about the address, not about quotes."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def one_or_many(value: object) -> object:
+    """Return one address as the list that several are."""
+    return (value,) if isinstance(value, str) or _port_as_text(value) is not value else value
+
 
 def _listen_address(value: str) -> str:
-    host, _, port = value.rpartition(":")
-    if not port.isdigit() or not 0 <= int(port) <= 65535:
+    host, colon, port = value.rpartition(":")
+    is_port = port.isascii() and port.isdecimal()
+    if is_port and int(port) > _MAX_PORT:
+        message = f"{value!r}: {port} is no port, the highest is {_MAX_PORT}"
+        raise ValueError(message)
+    if is_port and not colon:
+        message = f"{value!r} is a port without an address; write 127.0.0.1:{port}"
+        raise ValueError(message)
+    if not is_port:
         message = f"{value!r} is not ADDRESS:PORT"
         raise ValueError(message)
     ipaddress.ip_address(host.strip("[]") or "0.0.0.0")  # noqa: S104  (an empty host means every address, as usual)
     return value
 
 
-ListenAddress = Annotated[str, AfterValidator(_listen_address)]
+ListenAddress = Annotated[str, BeforeValidator(_port_as_text), AfterValidator(_listen_address)]
 
 _PROXY_PORTS = {"http": 80, "https": 443}
 
@@ -134,7 +154,7 @@ class ListenTlsConfig(Section):
     @field_validator("listen", mode="before")
     @classmethod
     def _one_or_many(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
+        return one_or_many(value)
 
     @model_validator(mode="after")
     def _whole(self) -> "ListenTlsConfig":

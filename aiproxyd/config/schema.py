@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretSt
 
 from aiproxyd.config.credentials import MAX_KEYS, ActorHeadersConfig, BreakerConfig, KeyConfig, TimeoutsConfig
 from aiproxyd.config.identity import CoderAuthConfig, JwtAuthConfig, NetworkAuthConfig
-from aiproxyd.config.network import EgressConfig, ListenAddress, ListenTlsConfig
+from aiproxyd.config.network import EgressConfig, ListenAddress, ListenTlsConfig, one_or_many
 from aiproxyd.config.observability import MetricsConfig, PricingConfig, TracingConfig
 from aiproxyd.config.section import Section, restart
 from aiproxyd.config.store import StoreConfig
@@ -421,7 +421,7 @@ class Config(Section):
     @field_validator("listen", "listen_gateway", mode="before")
     @classmethod
     def _one_or_many(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
+        return one_or_many(value)
 
     @model_validator(mode="after")
     def _whole(self) -> "Config":

@@ -72,6 +72,18 @@ def test_a_mistake_in_the_environment_names_the_variable(tmp_path: Path) -> None
     assert "AIPROXYD_AUTH__MODE" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("18780", "--listen: '18780' is a port without an address; write 127.0.0.1:18780"),
+        ("127.0.0.1:99999", "--listen: '127.0.0.1:99999': 99999 is no port, the highest is 65535"),
+    ],
+)
+def test_a_wrong_listen_option_is_refused_by_its_name(tmp_path: Path, address: str, sentence: str) -> None:
+    done = run(tmp_path, "", "run", "--listen", address)
+    assert (done.returncode, done.stderr) == (2, f"aiproxyd: {sentence}\n")
+
+
 def test_an_unknown_option_exits_with_2(tmp_path: Path) -> None:
     done = run(tmp_path, "", "run", "--no-such-option")
     assert done.returncode == 2

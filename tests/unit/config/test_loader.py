@@ -114,6 +114,16 @@ def test_every_reference_to_a_file_is_relative_to_the_file_that_names_it(
         ("workers: true", "/config.yaml, line 1: workers: 'true' should be a valid integer"),
         ("\nauth:\n  mode: of", "/config.yaml, line 3: auth.mode: 'of' should be 'required', 'decrypted' or 'off'"),
         ("listen: localhost", "/config.yaml, line 1: listen[0]: 'localhost' is not ADDRESS:PORT"),
+        ("listen: 8888", "/config.yaml, line 1: listen[0]: '8888' is a port without an address; write 127.0.0.1:8888"),
+        ("listen: ['8888']", "/config.yaml, line 1: listen[0]: '8888' is a port without an address; write 127.0.0.1:8888"),
+        (
+            "admin: {listen: 8889}",
+            "/config.yaml, line 1: admin.listen: '8889' is a port without an address; write 127.0.0.1:8889",
+        ),
+        (
+            "listen: 127.0.0.1:99999",
+            "/config.yaml, line 1: listen[0]: '127.0.0.1:99999': 99999 is no port, the highest is 65535",
+        ),
         (
             "listen: [localhost:80]",
             "/config.yaml, line 1: listen[0]: 'localhost' does not appear to be an IPv4 or IPv6 address",
@@ -170,6 +180,18 @@ def test_all_mistakes_are_listed_in_the_order_of_the_file(tmp_path: Path) -> Non
         "  line 3: auth.mode: 'no' should be 'required', 'decrypted' or 'off'",
         "  line 4: listen[0]: '1:2:3:x' is not ADDRESS:PORT",
     ]
+
+
+def test_a_mistake_in_an_option_names_the_option_alone(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("workers: 1")
+    with pytest.raises(ConfigError) as refused:
+        load(file, {"AIPROXYD_LISTEN": "[18780]"}, options={"AIPROXYD_LISTEN": "--listen"})
+    assert str(refused.value) == "--listen: '18780' is a port without an address; write 127.0.0.1:18780"
+
+
+def test_a_port_with_a_colon_is_every_address(tmp_path: Path) -> None:
+    assert _load(tmp_path, "listen: ':8888'").listen == (":8888",)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
