@@ -49,7 +49,7 @@ def machine() -> dict[str, Any]:
 
 
 def _is_optimised() -> bool:
-    """Return whether the interpreter was compiled with profiles of what it does, which makes it a fifth faster or more."""
+    """Return whether the interpreter was compiled with profiles of what it does, which makes it faster."""
     return "--enable-optimizations" in str(sysconfig.get_config_var("CONFIG_ARGS") or "")
 
 
