@@ -36,6 +36,9 @@ MAX_CONTENT_CHARACTERS = 2000
 # Interceptions under way whose user and model later events repeat.
 _MAX_KNOWN = 10_000
 
+# What a client is told once its connection stands. Anything else is a refusal, also where it is ours that did not come about.
+_CONNECTED = 200
+
 _CONTENT = frozenset({"prompt", "input", "content", "error_message"})
 
 _Shown = InterceptionStarted | InterceptionDescribed | ToolCalled | ThoughtRecorded | InterceptionEnded | ConnectDecided
@@ -193,7 +196,7 @@ class LiveFeed:
             case ThoughtRecorded():
                 start, model = self._known.get(observation.interception_id, _NOTHING_KNOWN)
                 observation = _cut(observation, "content")
-            case ConnectDecided(action=Action.REFUSE):
+            case ConnectDecided() if observation.action is Action.REFUSE or observation.status_code != _CONNECTED:
                 pass
             case _:
                 return

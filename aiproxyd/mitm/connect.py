@@ -105,7 +105,7 @@ class ConnectAddon:
         verdict = decide(authority, principal=None, providers=settings.providers, allowed_ports=settings.allowed_ports)
         # The port comes before the credentials: it tells nothing, and a client with a wrong port need not be asked who it is.
         if verdict.reason == "port":
-            return verdict
+            return msgspec.structs.replace(verdict, principal=await self._whoever(flow, settings))
         principal: Principal | None = None
         fields = request.headers.get_all("proxy-authorization")
         if settings.auth_mode == "off":
@@ -133,6 +133,17 @@ class ConnectAddon:
                 "unrecorded: use an https:// URL",
             )
         return msgspec.structs.replace(verdict, principal=principal) if principal is not None else verdict
+
+    async def _whoever(self, flow: http.HTTPFlow, settings: ConnectSettings) -> Principal | None:
+        """Return who it is that is refused whoever it is, for those who look on; None when that is not known."""
+        fields = flow.request.headers.get_all("proxy-authorization")
+        if settings.auth_mode == "off" or not fields:
+            return self._by_network(flow, settings)
+        token = token_of(fields[0]) if len(fields) == 1 else None
+        try:
+            return await self._authenticator.authenticate(token) if token is not None else None
+        except AiproxydError:
+            return None
 
     @staticmethod
     def _by_network(flow: http.HTTPFlow, settings: ConnectSettings) -> Principal | None:

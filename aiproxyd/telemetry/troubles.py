@@ -1,4 +1,5 @@
-"""Says in the log what an operator can do something about: handshakes that fail, keys that are not accepted, breakers that open.
+"""Says in the log what an operator can do something about: providers that cannot be reached, handshakes that fail, keys that are not
+accepted, breakers that open.
 
 A listener of observations. The same trouble is said once a minute, with how often it was met meanwhile: a client that does not
 trust us retries dozens of times.
@@ -11,11 +12,13 @@ import structlog
 from aiproxyd.model.observation import (
     BreakerChanged,
     ClientTlsFailed,
+    ConnectDecided,
     KeyPoolExhausted,
     KeyStateChanged,
     Observation,
     UpstreamTlsFailed,
 )
+from aiproxyd.model.verdict import Action
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +34,10 @@ _POOL_REMEDIES = {
     "rate_limited": "add a key, or have its limit raised",
     "auth_failed": "replace the keys; they are not used until the configuration is loaded again",
 }
-_TROUBLES = frozenset({ClientTlsFailed, UpstreamTlsFailed, KeyStateChanged, KeyPoolExhausted, BreakerChanged})
+_ADDRESS_REMEDY = "allow its network in egress.allowed_private_cidrs, or name the host in the base_url of the provider's entry"
+_UNRESOLVED_REMEDY = "see whether this machine resolves the name; egress.hosts fixes an address for it"
+_DIAL_REMEDY = "see whether this machine may connect there; docs/troubleshooting.md lists the reasons"
+_TROUBLES = frozenset({ClientTlsFailed, UpstreamTlsFailed, KeyStateChanged, KeyPoolExhausted, BreakerChanged, ConnectDecided})
 _UNTRUSTING = frozenset({"unknown_ca", "bad_certificate", "closed"})
 
 
@@ -86,6 +92,17 @@ class TroubleLog:
                     endpoint=endpoint,
                     model=model,
                 )
+            case ConnectDecided(action=Action.DECRYPT, reason=reason) if reason == "address" or reason.startswith("dial_"):
+                host = observation.host
+                self._say(
+                    "a provider cannot be reached",
+                    observation.at,
+                    (host, reason),
+                    host=host,
+                    provider=observation.provider,
+                    reason=reason,
+                    remedy=_remedy_of_dial(reason),
+                )
             case _:
                 pass
 
@@ -111,3 +128,9 @@ class TroubleLog:
         if len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
         log.warning(event, **{name: value for name, value in facts.items() if value}, again=silent)
+
+
+def _remedy_of_dial(reason: str) -> str:
+    if reason == "address":
+        return _ADDRESS_REMEDY
+    return _UNRESOLVED_REMEDY if reason == "dial_resolve" else _DIAL_REMEDY

@@ -1,5 +1,6 @@
 """CONNECT: who may go where, and what a person or an agent reads when it may not."""
 
+import json
 import socket
 import time
 
@@ -177,6 +178,12 @@ def test_an_origin_that_does_not_listen_gets_502_before_any_200(own_daemon) -> N
         assert answer.status == 502
         assert_readable(answer, host)
         assert str(port) not in answer.body.decode()
+    shown = [json.loads(line) for line in daemon.command("tail", "--lines", "2", "--output", "jsonl").stdout.splitlines()]
+    assert [(event["kind"], event["host"], event["reason"], event["user"]) for event in shown] == [
+        ("refused", "closed.example.com", "dial_refused", "alice"),
+        ("refused", "api.openai.com", "dial_refused", "alice"),
+    ]
+    daemon.wait_for_log("a provider cannot be reached")
 
 
 @pytest.mark.parametrize(

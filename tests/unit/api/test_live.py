@@ -155,3 +155,28 @@ async def test_refusals_are_shown_and_nonsense_times_do_no_harm() -> None:
     assert onlooker is not None
     (event,) = await onlooker.next()
     assert (event.kind, event.facts["host"], event.shown(with_content=True)["at"]) == ("refused", "evil.example", "")
+
+
+async def test_what_could_not_be_connected_is_shown_as_refused() -> None:
+    feed = LiveFeed()
+    for number, reason, status in ((1, "dial_resolve", 502), (2, "address", 403)):
+        feed.observe(
+            "w",
+            ConnectDecided(
+                at=number,
+                action=Action.DECRYPT,
+                reason=reason,
+                status_code=status,
+                host="h",
+                provider="p",
+                principal_name="ada",
+            ),
+        )
+    feed.observe("w", ConnectDecided(at=3, action=Action.DECRYPT, reason="provider", status_code=200, host="h", provider="p"))
+    onlooker = feed.join()
+    assert onlooker is not None
+    events = await onlooker.next()
+    assert [(event.kind, event.facts["user"], event.facts["reason"]) for event in events] == [
+        ("refused", "ada", "dial_resolve"),
+        ("refused", "ada", "address"),
+    ]

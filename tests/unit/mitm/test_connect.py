@@ -147,6 +147,20 @@ def test_the_token_is_the_password_after_the_first_colon_or_the_bearer(field, to
     assert token_of(field) == token
 
 
+@pytest.mark.parametrize(
+    ("book", "credentials", "principal"),
+    [
+        (Book(), [basic("x:t0ken")], ADA),
+        (Book(), [basic("x:wrong")], None),
+        (Book(), ["nonsense"], None),
+        (Book(AiproxydError("nobody is there")), [basic("x:t0ken")], None),
+    ],
+)
+async def test_whoever_names_a_wrong_port_is_refused_and_known_where_the_credentials_say(book, credentials, principal):
+    verdict, response = await connect("example.com:22", *credentials, book=book)
+    assert (verdict.reason, verdict.principal, response.status_code) == ("port", principal, 403)
+
+
 async def test_a_port_scan_is_refused_before_anybody_is_asked():
     book = Book()
     verdict, _ = await connect("example.com:22", book=book)

@@ -6,11 +6,13 @@ from structlog.testing import capture_logs
 from aiproxyd.model.observation import (
     BreakerChanged,
     ClientTlsFailed,
+    ConnectDecided,
     KeyPoolExhausted,
     KeyStateChanged,
     RecordsLost,
     UpstreamTlsFailed,
 )
+from aiproxyd.model.verdict import Action
 from aiproxyd.telemetry.troubles import MAX_KNOWN, TroubleLog
 
 
@@ -48,6 +50,31 @@ def test_a_provider_that_we_do_not_trust_is_told_how_to():
 def test_what_no_setting_helps_against_has_no_remedy(observation):
     (line,) = heard(observation)
     assert "remedy" not in line
+
+
+def decided(reason, status_code=502, action=Action.DECRYPT):
+    provider = "p" if action is Action.DECRYPT else ""
+    return ConnectDecided(at=0.0, action=action, reason=reason, status_code=status_code, host="h", port=443, provider=provider)
+
+
+@pytest.mark.parametrize(
+    ("reason", "remedy"),
+    [
+        ("address", "egress.allowed_private_cidrs"),
+        ("dial_resolve", "egress.hosts"),
+        ("dial_refused", "docs/troubleshooting.md"),
+        ("dial_upstream_proxy_tls", "docs/troubleshooting.md"),
+    ],
+)
+def test_a_provider_that_cannot_be_reached_is_said_once_with_what_to_do(reason, remedy):
+    (line,) = heard(decided(reason), decided(reason))
+    assert (line["log_level"], line["host"], line["provider"], line["reason"]) == ("warning", "h", "p", reason)
+    assert remedy in line["remedy"]
+
+
+def test_a_connect_that_is_answered_as_it_should_be_is_no_trouble():
+    unknown = decided("dial_resolve", action=Action.TUNNEL)  # tools call home to hosts that a closed network does not know
+    assert not heard(decided("provider", 200), decided("port", 403, Action.REFUSE), decided("revocation", 503), unknown)
 
 
 def test_the_same_trouble_is_said_once_a_minute_with_how_often_it_was_met():
