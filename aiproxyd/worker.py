@@ -152,7 +152,7 @@ class Worker:
         self._identity = RemoteIdentity(self._channel, cache_seconds=config.auth.cache_seconds)
         self._connect = ConnectAddon(self._identity, _connect_settings(config, configure.keys))
         self._guard = JournalGuard(self._journal, refuse=config.recording.on_journal_failure == "refuse")
-        self._tap = Tap(reporter, TapSettings.of(config), schedule=loop.call_later)
+        self._tap = Tap(reporter, TapSettings.of(config))
         self._egress = Egress(_egress_settings(config))
         leaves = LeafStore(CertificateAuthority.of(config), config.ca.leaf_days)
         upstream_tls = UpstreamTls(trust=config.egress.trust, trusted_ca_file=config.egress.trusted_ca_file)

@@ -178,11 +178,6 @@ class Interception:
         self._remark = remark
 
     @property
-    def may_wait(self) -> bool:
-        """Whether no measured time hangs on what comes next of the response: the first output of its stream was seen."""
-        return self._first_output_at is not None
-
-    @property
     def is_answered(self) -> bool:
         """Whether the provider said that its response is over."""
         return self._assembly.is_ended

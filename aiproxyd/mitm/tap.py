@@ -5,8 +5,6 @@ request and feeds it heads and body bytes, after transfer coding and still conte
 
 After the 101 of a WebSocket whose turns are read, the same `RequestTap` is fed the bytes of both directions: `mitm.websocket`.
 
-Once its first output was seen, the pieces of a streamed answer are read a few at a time: `mitm.unread`.
-
 Observing fails open: no method raises and none blocks. A fault of ours inside is caught here, in the one place of this floor
 where that is allowed; the request is then not looked at any more and ends as `parse_failed`, and its bytes go on.
 """
@@ -22,7 +20,6 @@ from aiproxyd.classify import find_endpoint
 from aiproxyd.mitm.decrypted import STATUS_OF_ABORT, AbortedBy, DecryptedConnection, TapSettings
 from aiproxyd.mitm.interception import Interception
 from aiproxyd.mitm.report import Reporter
-from aiproxyd.mitm.unread import MAX_BYTES, MAX_PIECES, Unread
 from aiproxyd.mitm.websocket import WebSocketObserver
 from aiproxyd.model.endpoint import PASSTHROUGH, Endpoint
 from aiproxyd.model.head import RequestHead, ResponseHead
@@ -58,9 +55,6 @@ class _Observer(Protocol):
     def end_unread(self, anomaly: str, aborted_by: AbortedBy | None, status_code: int) -> None: ...
 
     @property
-    def may_wait(self) -> bool: ...
-
-    @property
     def request_model(self) -> str: ...
 
     def carried(self, attempts: int, credential_hint: str, remark: str) -> None: ...
@@ -77,11 +71,7 @@ class RequestTap:
         "_is_over",
         "_is_request_over",
         "_key_hint",
-        "_may_wait",
         "_observer",
-        "_pieces",
-        "_pieces_bytes",
-        "_unread",
         "_upgrade",
         "_upgraded",
         "endpoint",
@@ -93,7 +83,6 @@ class RequestTap:
         endpoint: Endpoint,
         observer: _Observer | None,
         upgrade: Callable[[ResponseHead, str], WebSocketObserver] | None = None,
-        unread: Unread | None = None,
     ) -> None:
         """Return the tap of a request.
 
@@ -101,7 +90,6 @@ class RequestTap:
             endpoint: What the request names; one without an API is a passthrough.
             observer: None when there is nothing to tell.
             upgrade: Gives who looks at what follows a 101, told the mask of the key of ours in use; None when nobody does.
-            unread: Sees to it that bytes which wait are read in time; without it none wait.
         """
         self.endpoint = endpoint
         self.id = observer.id if observer is not None else ""
@@ -114,12 +102,6 @@ class RequestTap:
         self._upgrade = upgrade
         self._upgraded: WebSocketObserver | None = None
         self._key_hint = ""
-        self._unread = unread
-        self._may_wait = False
-        """Whether the next bytes of the answer need not be read at once."""
-        self._pieces: list[bytes] = []
-        """What of the answer is not read yet."""
-        self._pieces_bytes = 0
 
     def held(self, seconds: float) -> None:
         """Take note of how long the request's or the response's first bytes were held before they were forwarded."""
@@ -174,33 +156,8 @@ class RequestTap:
         """Take in the next bytes of the response's body."""
         if self._is_over or self._anomaly or self._observer is None:
             return
-        if not self._may_wait:
-            self._read(self._observer, data)
-            return
-        pieces = self._pieces
-        if not pieces and self._unread is not None:
-            self._unread.add(self)
-        pieces.append(data)
-        self._pieces_bytes += len(data)
-        if len(pieces) >= MAX_PIECES or self._pieces_bytes >= MAX_BYTES:
-            self.read_on()
-
-    def read_on(self) -> None:
-        """Read what waits of the response's body."""
-        if not self._pieces:
-            return
-        data = b"".join(self._pieces)
-        self._pieces.clear()
-        self._pieces_bytes = 0
-        if self._unread is not None:
-            self._unread.discard(self)
-        if self._observer is not None and not self._anomaly:
-            self._read(self._observer, data)
-
-    def _read(self, observer: _Observer, data: bytes) -> None:
         try:
-            observer.response_data(data)
-            self._may_wait = self._unread is not None and observer.may_wait
+            self._observer.response_data(data)
         except Exception as exc:
             self._fail(exc)
 
@@ -225,7 +182,6 @@ class RequestTap:
             anomaly: A sentence for the record; the request ends as `parse_failed`.
         """
         if not self._is_over:
-            self.read_on()
             self._anomaly = self._anomaly or anomaly
             self._end(None, "", 0)
 
@@ -290,7 +246,6 @@ class RequestTap:
     def _end(self, aborted_by: AbortedBy | None, detail: str, status_code: int) -> None:
         if self._is_over or self._observer is None:
             return
-        self.read_on()
         self._is_over = True
         observer, self._observer = self._observer, None
         if not self._anomaly:
@@ -349,10 +304,6 @@ class _Passthrough:
         pass
 
     @property
-    def may_wait(self) -> bool:
-        return False
-
-    @property
     def request_model(self) -> str:
         return ""
 
@@ -375,7 +326,7 @@ class _Passthrough:
 class Tap:
     """Opens the tap of each decrypted request. `settings` may be replaced; requests that are open keep theirs."""
 
-    __slots__ = ("_apis", "_conversations", "_reporter", "_unread", "settings")
+    __slots__ = ("_apis", "_conversations", "_reporter", "settings")
 
     def __init__(
         self,
@@ -384,18 +335,8 @@ class Tap:
         *,
         apis: Mapping[str, Api] = APIS,
         conversations: Mapping[str, Callable[[], Conversation]] = CONVERSATIONS,
-        schedule: Callable[[float, Callable[[], None]], object] | None = None,
     ) -> None:
-        """
-        Args:
-            reporter: Is told what is seen.
-            settings: What is kept.
-            apis: How bodies are read.
-            conversations: How WebSockets are read.
-            schedule: Calls something after so many seconds, as `loop.call_later`. Without it all bytes are read as they come.
-        """
         self._reporter = reporter
-        self._unread = Unread(schedule) if schedule is not None else None
         self._apis: Final = apis
         self._conversations: Final = conversations
         self.settings = settings
@@ -417,7 +358,7 @@ class Tap:
                 self._reporter, self.settings, api=api, connection=connection, head=head, endpoint=endpoint
             )
             interception.held(self._reporter.monotonic() - began)
-            return RequestTap(endpoint, interception, unread=self._unread)
+            return RequestTap(endpoint, interception)
         except Exception as exc:
             _log.error("the tap failed; the request is forwarded unobserved", error=_place_of(exc))
             return RequestTap(endpoint, None)
