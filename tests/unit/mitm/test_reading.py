@@ -36,7 +36,7 @@ def test_a_body_is_read_when_it_is_whole(coding: str | None) -> None:
     [
         ([BODY], "rot13", "request body: content coding 'rot13' is not one of"),
         ([BODY * 20, b"more"], "", "request body exceeds 1000 bytes"),
-        ([gzip.compress(BODY)[:20]], "gzip", "request body: "),
+        ([gzip.compress(BODY, mtime=0)[:20]], "gzip", "request body: "),
         ([b"no gzip", b"more"], "gzip", "request body: "),
     ],
 )
