@@ -3,6 +3,7 @@
 Errors go to standard error, in one sentence. The exit status is 2 for usage and configuration, 1 for the rest.
 """
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -15,6 +16,9 @@ from aiproxyd.exceptions import AiproxydError, ConfigError
 
 USAGE_STATUS = 2
 FAILURE_STATUS = 1
+
+_NUMBERS = {"integer": "a whole number", "number": "a number"}
+_NO_NUMBER = re.compile(r": Input should be a valid (integer|number), unable to parse string as an? (?:integer|number)\Z")
 
 app = typer.Typer(
     name="aiproxyd",
@@ -74,8 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _usage_sentence(error: typer.TyperException) -> str:
-    # The second is pydantic's way to begin what a validator says.
+    # Pydantic's way to begin what a validator says, and to end what is no number.
     sentence = " ".join(error.format_message().split()).replace(": Value error, ", ": ", 1)
+    sentence = _NO_NUMBER.sub(lambda match: f": this takes {_NUMBERS[match[1]]}", sentence)
     context = getattr(error, "ctx", None)
     if context is None:
         return sentence

@@ -17,6 +17,8 @@ def own_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise AiproxydError(f"{folder} cannot be used as data_dir: it is not a folder") from None
     except OSError as exc:
         raise AiproxydError(f"{folder} cannot be used as data_dir: {exc.strerror}") from exc
 

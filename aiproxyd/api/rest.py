@@ -76,8 +76,9 @@ _MISSING: dict[int | str, dict[str, Any]] = {**_WRONG, 404: {"model": ProblemAns
 
 
 def content_read(caller: Caller, what: str, **facts: object) -> None:
-    """Log that somebody gets content."""
-    log.info("content read", who=caller.name, role=str(caller.role), what=what, **facts)
+    """Log that somebody gets content, with the facts that are not empty."""
+    told = {name: fact for name, fact in facts.items() if fact not in ("", {})}
+    log.info("content read", who=caller.name, role=str(caller.role), what=what, **told)
 
 
 def sees_content(caller: Caller) -> bool:
@@ -117,7 +118,7 @@ def create_router(state: AdminState) -> APIRouter:
             ("interceptions", selection), lambda: state.store.read(lambda c: listing.count_interceptions(c, selection))
         )
         if sees_content(caller):
-            content_read(caller, "interceptions", records=len(results), query=str(given.q or given.parameters or ""))
+            content_read(caller, "interceptions", records=len(results), query=given.q, parameters=given.parameters)
         else:
             results = [figures_of_interception(record) for record in results]
         return json_response({"count": count, "results": results})
@@ -160,7 +161,7 @@ def create_router(state: AdminState) -> APIRouter:
             ("sessions", selection), lambda: state.store.read(lambda c: session_places.count_sessions(c, selection))
         )
         if sees_content(caller):
-            content_read(caller, "sessions", records=len(found), query=str(given.q or given.parameters or ""))
+            content_read(caller, "sessions", records=len(found), query=given.q, parameters=given.parameters)
         else:
             found = [figures_of_session(summary) for summary in found]
         return json_response({"count": count, "sessions": found})

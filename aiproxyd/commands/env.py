@@ -160,11 +160,33 @@ def _credentials(settings: "Config", user: str | None, token: str | None, enviro
                 "a token that --token or AIPROXYD_TOKEN takes"
             )
     if not token:
-        raise AiproxydError(
-            f"the token of {user!r} is not kept anywhere; give it with --token or AIPROXYD_TOKEN, or make a new user with "
-            "`aiproxyd user add NAME`"
-        )
+        raise AiproxydError(_way_to_a_token(settings, user or login_name()))
     return user or login_name(), token
+
+
+def _way_to_a_token(settings: "Config", user: str) -> str:
+    """Return what somebody can do whose token is not known here."""
+    import shlex
+
+    from aiproxyd.commands.user import stored_users
+    from aiproxyd.exceptions import AiproxydError
+
+    give, word = "give it with --token or AIPROXYD_TOKEN", shlex.quote(user)
+    unkept = f"the token of {user!r} is not kept anywhere; {give}"
+    if any(entry.name == user for entry in settings.auth.users):
+        return unkept
+    try:
+        stored = {each.name: each for each in stored_users(settings)}
+    except AiproxydError:
+        return unkept  # nobody can say who there is
+    known = stored.get(user)
+    if known is not None and known.revoked_at is None:
+        return f"{unkept}, or make another one: `aiproxyd user revoke {word}`, then `aiproxyd user add {word}`"
+    if known is not None:
+        return f"the token of {user!r} is revoked; `aiproxyd user add {word}` makes another one"
+    if settings.auth.coder.url is not None or settings.auth.jwt.issuer is not None:
+        return unkept  # a user of elsewhere
+    return f"there is no user {user!r}; `aiproxyd user add {word}` makes one"
 
 
 def shell_of(environ: Mapping[str, str]) -> Shell:

@@ -3,8 +3,10 @@
 import contextlib
 import csv
 import enum
+import errno
 import gc
 import operator
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -212,6 +214,13 @@ def destination(chosen: Format, file: Path | None) -> Iterator[_Write]:
         sys.stdout.flush()
         return
     partial = file.with_name(file.name + ".partial")
+    try:
+        if file.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        partial.touch()
+    except OSError as exc:
+        # Of the file that was asked for, and before anything is asked.
+        raise AiproxydError(f"{file} cannot be written: {exc.strerror}") from exc
     try:
         if chosen is Format.PARQUET:
             with _parquet_writer(partial) as write:

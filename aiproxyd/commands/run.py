@@ -86,6 +86,7 @@ def _announce(control: "Control", prefix: str, pointer: str) -> None:
         "proxy": ", ".join(
             (*(f"http://{address}" for address in control.listen), *(f"https://{address}" for address in control.listen_tls))
         ),
+        "gateway": ", ".join(f"http://{address}/PROVIDER" for address in control.listen_gateway),
         "admin": f"http://{control.admin_listen}  (/metrics, /readyz, /ca-cert.pem)",
         "CA": f"{control.ca_file}",
         "state": f"{settings.data_dir}",
@@ -93,7 +94,7 @@ def _announce(control: "Control", prefix: str, pointer: str) -> None:
         "user": user,
     }
     lines = [f"aiproxyd {__version__} is running", ""]
-    lines += [f"  {name:<8} {value}" for name, value in facts.items()]
+    lines += [f"  {name:<8} {value}" for name, value in facts.items() if value]
     if token or settings.auth.mode.value == "off":
         lines += ["", "Paste into the shell whose tools are to use it:", "", f'  eval "$({prefix}{command} env{pointer})"']
         if sys.stdout.isatty():

@@ -84,7 +84,7 @@ def list_(output: OutputOption = Output.TABLE, config: ConfigOption = None) -> N
             "from": "store",
             "id": user.id,
         }
-        for user in _stored_users(settings)
+        for user in stored_users(settings)
     ]
     rows += [
         {
@@ -129,7 +129,12 @@ def revoke(name: Name, config: ConfigOption = None) -> None:
         raise AiproxydError(f"no user {name!r} has a token")
 
 
-def _stored_users(settings: "Config") -> "list[StoredUser]":
+def stored_users(settings: "Config") -> "list[StoredUser]":
+    """Return the users of the store who have or had a token; none when there is no store yet.
+
+    Raises:
+        AiproxydError: It cannot be read.
+    """
     if settings.store.url is None and not (settings.data_dir / "aiproxyd.sqlite3").exists():
         return []  # not made yet
     return _with_store(settings, lambda store: store.list_users(), create=False)

@@ -157,6 +157,11 @@ def test_roles_see_what_they_may_and_reading_content_is_logged(own_daemon: Any, 
     assert [(line["who"], line["role"], line["what"]) for line in lines] == [
         ("otto", "auditor", what) for what in ("interceptions", "interception", "sessions", "session")
     ]
+    get(daemon, "/interceptions", "otto-token", initiator="alice")
+    get(daemon, "/interceptions", "otto-token", q="initiator:alice")
+    asked = [json.loads(line) for line in daemon.log().splitlines() if '"content read"' in line][-2:]
+    told = [(line.get("parameters"), line.get("query")) for line in asked]
+    assert told == [({"initiator": "alice"}, None), (None, "initiator:alice")]
     for token, status in (("vera-token", 403), ("otto-token", 403), ("ada-token", 201)):
         headers = {"authorization": f"Bearer {token}"}
         made = httpx.post(f"{daemon.admin_url}{API}/users", json={"name": "new"}, headers=headers, trust_env=False)

@@ -30,6 +30,10 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, provider: FakeProvider) -> 
         yield daemon
 
 
+def test_the_block_of_the_start_names_it(daemon: Daemon) -> None:
+    assert f"  gateway  {daemon.gateway_url}/PROVIDER\n" in daemon.log()
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_anthropic_sdk_with_a_base_url(daemon: Daemon, provider: FakeProvider, model: str, stream: bool) -> None:
     question: Any = {"model": model, "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}

@@ -84,6 +84,16 @@ def test_a_wrong_listen_option_is_refused_by_its_name(tmp_path: Path, address: s
     assert (done.returncode, done.stderr) == (2, f"aiproxyd: {sentence}\n")
 
 
+def test_a_data_folder_that_is_a_file_is_said_to_be_one(tmp_path: Path) -> None:
+    file = tmp_path / "state.txt"
+    file.touch()
+    done = run(tmp_path, "", "run", "--data-dir", str(file))
+    assert (done.returncode, done.stderr.splitlines()[-1:]) == (
+        1,
+        [f"aiproxyd: {file} cannot be used as data_dir: it is not a folder"],
+    )
+
+
 def test_an_unknown_option_exits_with_2(tmp_path: Path) -> None:
     done = run(tmp_path, "", "run", "--no-such-option")
     assert done.returncode == 2

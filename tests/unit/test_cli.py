@@ -64,6 +64,7 @@ def test_a_bug_is_not_dressed_up_as_a_sentence(failing) -> None:
         (["user", "add"], "Missing argument 'NAME'; see aiproxyd user add --help"),
         (["providers", "list", "--output", "xml"], "'xml' is not one of"),
         (["env", "--shell", "nu"], "Invalid value for '--shell': 'nu' is not one of 'bash', "),
+        (["run", "--workers", "x"], "Invalid value for '--workers': this takes a whole number; see aiproxyd run --help"),
         (["exec"], "Missing argument"),
     ],
 )

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -63,8 +64,20 @@ def test_the_token_is_the_options_then_the_variables_then_the_first_users(tmp_pa
     assert token(None, {"AIPROXYD_TOKEN": "variable"}) == "variable"
     assert token(None, {"AIPROXYD_TOKEN": ""}) == "first"
     assert token(None, {}, login_name()) == "first"
-    with pytest.raises(AiproxydError, match="the token of 'somebody' is not kept anywhere"):
-        token(None, {}, "somebody")
+    with pytest.raises(AiproxydError, match=r"there is no user 'some body'; `aiproxyd user add 'some body'` makes one"):
+        token(None, {}, "some body")
+
+
+def test_a_user_whose_token_is_not_kept_is_told_what_works(aiproxyd, data_dir: Path) -> None:
+    assert aiproxyd("user", "add", "ada").status == 0
+    said = aiproxyd("env", "--user", "ada").err
+    assert said.startswith(
+        "aiproxyd: the token of 'ada' is not kept anywhere; give it with --token or AIPROXYD_TOKEN, or make another"
+    )
+    for command in re.findall(r"`aiproxyd (.*?)`", said):
+        assert aiproxyd(*command.split()).status == 0
+    assert aiproxyd("user", "revoke", "ada").status == 0
+    assert "is revoked; `aiproxyd user add ada` makes another one" in aiproxyd("env", "--user", "ada").err
 
 
 def test_without_any_token_the_way_to_one_is_said(tmp_path: Path) -> None:

@@ -82,6 +82,17 @@ def test_a_file_is_whole_or_as_it_was(aiproxyd, records, tmp_path: Path, monkeyp
     assert file.read_text() == "before"
 
 
+@pytest.mark.parametrize(("name", "reason"), [("none/x.csv", "No such file or directory"), ("taken", "Is a directory")])
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_file_that_cannot_be_written_is_named_as_it_was_given(
+    aiproxyd, records, tmp_path: Path, kind: str, name: str, reason: str
+) -> None:
+    (tmp_path / "taken").mkdir()
+    file = tmp_path / name
+    done = aiproxyd("interceptions", "export", "--file", str(file), "--format", kind)
+    assert (done.status, done.err) == (1, f"aiproxyd: {file} cannot be written: {reason}\n")
+
+
 def test_what_is_selected_is_exported_and_nothing_is_an_empty_file(aiproxyd, records) -> None:
     done = aiproxyd("interceptions", "export", "--started-after", "2026-01-31T08:00:10Z")
     assert [json.loads(line)["id"] for line in done.out.splitlines()] == ["22", "21", "20"]
