@@ -2,12 +2,14 @@
 
 import enum
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 
 from aiproxyd.model.authority import Authority
 from aiproxyd.model.endpoint import PASSTHROUGH, Endpoint
+
+_HTTPS_PORT = 443
 
 
 class ProviderStatus(enum.StrEnum):
@@ -34,6 +36,23 @@ class Provider(msgspec.Struct, frozen=True):
     reason: str = ""
     """Why the status is not `enabled`; a sentence."""
     when_disabled: str = "refuse"
+
+    def hosts(self, usual_ports: Collection[int]) -> tuple[str, ...]:
+        """Return the host patterns for people: each once, and with a port only where it is another than the usual ones.
+
+        Args:
+            usual_ports: Those on which a host without a port is claimed.
+        """
+        ports: dict[str, list[int]] = {}
+        for host, port in self.authorities:
+            ports.setdefault(host, []).append(port)
+        names: list[str] = []
+        for host, claimed in ports.items():
+            implied = usual_ports if set(usual_ports) <= set(claimed) else (_HTTPS_PORT,)
+            if any(port in implied for port in claimed):
+                names.append(host)
+            names += [str(Authority(host, port)) for port in claimed if port not in implied]
+        return tuple(names)
 
 
 class ProviderTable:

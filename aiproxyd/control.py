@@ -27,7 +27,7 @@ from aiproxyd.api.server import AdminServer
 from aiproxyd.api.state import ProviderFact
 from aiproxyd.ca.authority import CertificateAuthority
 from aiproxyd.channel import Configure, KeyMarked
-from aiproxyd.classify import Provider, ProviderStatus, ProviderTable
+from aiproxyd.classify import ProviderStatus, ProviderTable
 from aiproxyd.config.keys import problems_of, read_keys, upstream_rules
 from aiproxyd.config.providers import provider_table
 from aiproxyd.config.schema import AuthMode, Config, keeping_restart_fields, restart_fields_changed
@@ -325,7 +325,7 @@ class Control:
                 type=provider.type,
                 status=str(provider.status),
                 reason=provider.reason,
-                hosts=_hosts_of(provider),
+                hosts=provider.hosts(self.config.egress.allowed_ports),
                 keys={state.value: count for state, count in keys.get(provider.name, {}).items()},
             )
             for provider in self._table.providers
@@ -468,10 +468,6 @@ def _replace(path: Path, text: str) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text)
     temporary.replace(path)
-
-
-def _hosts_of(provider: Provider) -> tuple[str, ...]:
-    return tuple(host if port == 443 else f"{host}:{port}" for host, port in provider.authorities)
 
 
 def _warn_about(table: ProviderTable) -> None:

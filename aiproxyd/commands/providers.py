@@ -33,31 +33,21 @@ def list_(output: OutputOption = Output.TABLE, config: ConfigOption = None) -> N
     from aiproxyd.config.keys import problems_of, read_keys
     from aiproxyd.config.providers import provider_table
     from aiproxyd.credentials import hint_of
-    from aiproxyd.model.authority import Authority
 
     settings = read_configuration(config)
     keys = read_keys(settings, os.environ)
-    rows: list[dict[str, Any]] = []
-    for provider in provider_table(settings, problems_of(keys)).providers:
-        ports: dict[str, list[int]] = {}
-        for host, port in provider.authorities:
-            ports.setdefault(host, []).append(port)
-        usual = list(settings.egress.allowed_ports)
-        rows.append(
-            {
-                "name": provider.name,
-                "type": provider.type,
-                "status": provider.status.value,
-                "hosts": [
-                    name
-                    for host, each in ports.items()
-                    for name in ([host] if each == usual else [str(Authority(host, port)) for port in each])
-                ],
-                "path_prefix": provider.path_prefix,
-                "keys": [hint_of(key) for key in keys[provider.name].keys] if provider.name in keys else [],
-                "reason": provider.reason,
-            }
-        )
+    rows: list[dict[str, Any]] = [
+        {
+            "name": provider.name,
+            "type": provider.type,
+            "status": provider.status.value,
+            "hosts": list(provider.hosts(settings.egress.allowed_ports)),
+            "path_prefix": provider.path_prefix,
+            "keys": [hint_of(key) for key in keys[provider.name].keys] if provider.name in keys else [],
+            "reason": provider.reason,
+        }
+        for provider in provider_table(settings, problems_of(keys)).providers
+    ]
     if output is not Output.TABLE:
         print_rows(rows, [], output=output, empty="")
         return

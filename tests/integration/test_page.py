@@ -73,6 +73,18 @@ def test_a_session_is_found_opened_and_searched(browser: Browser, relay_daemon: 
     browser.until(lambda: browser.texts("section.thread") == [], "all threads to disappear")
 
 
+def test_hosts_of_providers_are_named_once_and_stay_in_one_piece(browser: Browser, relay_daemon: Daemon) -> None:
+    browser.look(width=1200)
+    browser.open(f"{relay_daemon.admin_url}/")
+    hosts = browser.texts(".hosts span")
+    assert "api.anthropic.com" in hosts
+    assert len(hosts) == len(set(hosts))
+    assert not [host for host in hosts if host.endswith(":80")]
+    lines = browser.run("[...document.querySelectorAll('.hosts span')].map((host) => host.getClientRects().length)")
+    assert set(lines) == {1}
+    assert browser.run("document.documentElement.scrollWidth") <= 1200
+
+
 def test_a_select_writes_a_term_into_the_search(browser: Browser, relay_daemon: Daemon, model: str) -> None:
     ask(relay_daemon, model, "Hi", session=model)
     relay_daemon.records(model, count=1)

@@ -89,3 +89,18 @@ def test_a_provider_is_found_by_name():
     table = ProviderTable([ANTHROPIC])
     assert table.by_name("anthropic") is ANTHROPIC
     assert table.by_name("other") is None
+
+
+@pytest.mark.parametrize(
+    ("authorities", "hosts"),
+    [
+        ((("a.example", 443), ("a.example", 80)), ("a.example",)),
+        ((("a.example", 443), ("a.example", 80), ("a.example", 8443)), ("a.example", "a.example:8443")),
+        ((("a.example", 443),), ("a.example",)),
+        ((("a.example", 80),), ("a.example:80",)),
+        ((("a.example", 443), ("a.example", 8443)), ("a.example", "a.example:8443")),
+        ((("*.b.example", 443), ("::1", 8443), ("*.b.example", 80)), ("*.b.example", "[::1]:8443")),
+    ],
+)
+def test_a_host_is_named_once_for_the_ports_it_is_claimed_on_anyway(authorities, hosts):
+    assert Provider(name="p", type="openai", authorities=authorities).hosts((443, 80)) == hosts
