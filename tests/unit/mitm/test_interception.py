@@ -147,6 +147,16 @@ def head(status: int = 200, content_type: str = "application/json", **fields: st
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 
 
+def test_the_client_s_token_of_this_proxy_is_no_hint_of_a_key() -> None:
+    story = Story()
+    connection = msgspec.structs.replace(CHAT, token="aip_0123456789abcdef")
+    headers = Headers([("authorization", "Bearer aip_0123456789abcdef")])
+    story.tap.open(connection, RequestHead("POST", "/v1/chat/completions", headers))
+    started = story.one(InterceptionStarted)
+    assert isinstance(started, InterceptionStarted)
+    assert (started.credential_kind, started.credential_hint) == ("byok", "")
+
+
 def test_a_document_is_told_in_three_observations() -> None:
     story = Story()
     request = story.chat(
