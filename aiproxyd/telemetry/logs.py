@@ -92,6 +92,8 @@ def configure_logging(
         cache_logger_on_first_use=False,
     )
     _route_standard_logging(stream, max(number, logging.WARNING), shared, render)
+    # The addons speak as mitmproxy's do, and are ours all the same.
+    logging.getLogger("aiproxyd").setLevel(number)
 
 
 def _route_standard_logging(stream: TextIO, level: int, shared: list[Processor], render: Processor) -> None:

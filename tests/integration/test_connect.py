@@ -184,6 +184,7 @@ def test_an_origin_that_does_not_listen_gets_502_before_any_200(own_daemon) -> N
         ("refused", "api.openai.com", "dial_refused", "alice"),
     ]
     daemon.wait_for_log("a provider cannot be reached")
+    daemon.wait_for_log("refused 127.0.0.1 to 'closed.example.com:443': dial_refused")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,9 @@ class Terminal(io.StringIO):
 def _leave_logging_as_it_was():
     root = logging.getLogger()
     handlers, level, raising = root.handlers[:], root.level, logging.raiseExceptions
+    ours = logging.getLogger("aiproxyd").level
     yield
+    logging.getLogger("aiproxyd").setLevel(ours)
     root.handlers[:] = handlers
     root.setLevel(level)
     logging.raiseExceptions = raising
@@ -119,6 +121,14 @@ def test_libraries_are_heard_from_warning_upwards_and_only_once(stream):
     assert [(line["logger"], line["level"], line["message"]) for line in lines(stream)] == [
         (name, "warning", f"trouble of {name}") for name in ("uvicorn.error", "mitmproxy", "alembic", "sqlalchemy.engine")
     ]
+
+
+def test_our_own_modules_that_speak_as_libraries_do_are_heard_from_our_level_upwards(stream):
+    configure_logging("json", stream=stream)
+    logging.getLogger("aiproxyd.mitm.refusals").info("refused %s", "somebody")
+    logging.getLogger("aiproxyd.mitm.refusals").debug("too much")
+    logging.getLogger("library").info("too much")
+    assert [line["message"] for line in lines(stream)] == ["refused somebody"]
 
 
 def test_with_a_higher_level_of_ours_libraries_follow(stream):
