@@ -32,8 +32,8 @@ MAX_SETTLE_SECONDS = 5.0
 # Where nothing tells of changes, they are found so late.
 LOOK_SECONDS = 10.0
 
-# How often the watcher's thread looks for events of the kernel, in milliseconds.
-_STEP_MILLISECONDS = 100
+# How often the watcher's thread looks for events of the kernel, in milliseconds. Each look wakes the interpreter.
+_STEP_MILLISECONDS = 250
 
 # Links that lead to links; the kernel gives up at 40.
 _MAX_LINKS = 40
