@@ -32,6 +32,8 @@ def test_refuse_ends_decrypted_connections_and_takes_no_new_ones(own_daemon, mod
     daemon: Daemon = own_daemon(config={"recording": {"on_journal_failure": "refuse"}, "decrypt": {"engine": engine}})
     with decrypted(daemon, HOST) as wire:
         assert wire.request("POST", "/v1/messages", HOST, message(f"{model}-0")).status == 200
+        # All of it is written, or its own end would meet the failure and close the connection at once.
+        daemon.records(f"{model}-0", count=1)
         limits = block_writes(daemon)
         # The first request meets the failure and is still served; the connection ends behind its answer.
         wire.request("POST", "/v1/messages", HOST, message(f"{model}-1"))
