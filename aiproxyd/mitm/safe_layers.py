@@ -4,7 +4,7 @@ Used wherever mitmproxy speaks HTTP: in the engine and, through `install`, in mi
 headers, hosts or connections.
 
 Facts about mitmproxy 12.2.3, each answered here and watched by a contract test:
-- A trailer section in HTTP/1.1 raises NotImplementedError, and the client waits until it times out.
+- A trailer section in HTTP/1.1 trips mitmproxy, and the client waits until it times out.
 - Heads, chunk sizes and trailers have no limit in size, heads none in time, and pipelined bytes are hoarded.
 - Several chunks that came in one read pass every layer one by one: 61 µs of CPU each, 12 when they are joined.
 - A 1xx response of an HTTP/1.1 server is taken for the final one.

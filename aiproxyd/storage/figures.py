@@ -28,7 +28,7 @@ class Keeping:
         self._new_tokens: Mapping[str, Row] = {}
 
     async def touch(self, ids: Collection[str]) -> None:
-        """Look at interceptions, before they are changed: by SQL, not by `insert`. Some may not exist before or after."""
+        """Look at interceptions, before they are changed: by SQL, not by `will_insert`. Some may not exist before or after."""
         there = set(ids) - self._touched
         self._touched |= there
         # What this transaction made was nothing before.
@@ -36,7 +36,7 @@ class Keeping:
         await lock_interceptions(self._connection, there)
         self._before += await read_counted(self._connection, there)
 
-    def insert(self, rows: Mapping[str, Row], tokens: Mapping[str, Row]) -> None:
+    def will_insert(self, rows: Mapping[str, Row], tokens: Mapping[str, Row]) -> None:
         """Take interceptions as they stand in rows, whose values may change until the transaction ends.
 
         Reading them back would cost more than inserting them. A row that is not all there is in the store is touched besides.

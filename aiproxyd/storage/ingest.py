@@ -83,7 +83,7 @@ async def ingest(
         changes = changes_of(lines, known)
         if pricer is not None:
             price_tokens(changes, known, pricer)
-        keeping.insert({id_: row for id_, row in changes.started.items() if id_ not in there}, changes.tokens)
+        keeping.will_insert({id_: row for id_, row in changes.started.items() if id_ not in there}, changes.tokens)
         await _write(connection, changes, seen_users)
         await link_threads(connection, changes, keeping.touch)
     return changes

@@ -35,6 +35,9 @@ _Key = tuple[str, ...]
 Sums = dict[_Key, dict[str, Any]]
 """Values of `_TIMES` and `ADDED`, by key."""
 
+# As the statement below has it, to which an outcome that is not known is no failure either.
+_NO_FAILURE = (None, "completed")
+
 # Rows of an insert when all are made again.
 _ROWS_AT_ONCE = 1000
 
@@ -49,14 +52,15 @@ def sums_of(counted: Iterable[Counted]) -> Sums:
         if one.ended_at is None:
             continue
         key = (one.session_id, one.initiator_id, one.day, one.provider, one.provider_name, one.model, one.client)
+        is_first = one.is_first
         own = {
             "started_at": one.started_at,
             "last_started_at": one.started_at,
             "prompted_at": one.started_at if one.has_prompt else None,
             "ended_at": one.ended_at,
-            "interceptions": int(one.is_first),
-            "threads": int(one.is_first and one.thread_root_id is None),
-            "failures": int(one.is_first and one.outcome != "completed"),
+            "interceptions": int(is_first),
+            "threads": int(is_first and one.thread_root_id is None),
+            "failures": int(is_first and one.outcome not in _NO_FAILURE),
             "input_tokens": one.input_tokens,
             "output_tokens": one.output_tokens,
             "cache_read_input_tokens": one.cache_read_input_tokens,

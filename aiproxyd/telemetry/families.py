@@ -10,7 +10,6 @@ First come, first served is unfair to whoever comes late, but it needs no clock 
 import dataclasses
 import enum
 import math
-from collections.abc import Callable
 
 import prometheus_client
 from prometheus_client import CollectorRegistry
@@ -142,21 +141,6 @@ class Admission:
         if text != OTHER:
             self._admitted.add(text)
         return text
-
-
-class Children[T]:
-    """The children of one family, each made once. Looking one up is a dictionary access, which the library's own is not."""
-
-    def __init__(self, make: Callable[..., T]) -> None:
-        self._make = make
-        self._made: dict[tuple[str, ...], T] = {}
-
-    def of(self, *values: str) -> T:
-        """Return the child with these label values, in the order of the family's labels."""
-        child = self._made.get(values)
-        if child is None:
-            child = self._made[values] = self._make(*values)
-        return child
 
 
 def create_registry() -> CollectorRegistry:

@@ -3,13 +3,13 @@
 A series is made when it is first counted, never before: an error must not leave a `completed` series of 0 behind.
 """
 
-from functools import cached_property
+from functools import cache, cached_property
 from typing import NamedTuple
 
 from aiproxyd.model.observation import InterceptionStarted
 from aiproxyd.model.outcome import ErrorType, Outcome, UsageSource
 from aiproxyd.telemetry.coder import LIMITS, METHODS, CoderMetrics, Limits
-from aiproxyd.telemetry.families import OTHER, Admission, Children, label_text
+from aiproxyd.telemetry.families import OTHER, Admission, label_text
 from aiproxyd.telemetry.instruments import CounterCell, GaugeCell, HistogramCell
 from aiproxyd.telemetry.own import OwnMetrics
 
@@ -206,7 +206,7 @@ class SeriesTable:
         self._tool_places = Places(limits.tool_combinations - limits.endpoints)
         self._combinations: dict[tuple[str, ...], CombinationSeries] = {}
         self._tools: dict[tuple[str, str, str], CounterCell] = {}
-        self.provider = Children(lambda provider: ProviderSeries(coder, own, provider)).of
+        self.provider = cache(lambda provider: ProviderSeries(coder, own, provider))
         """The series of a provider, by its name."""
 
     def combination(self, started: InterceptionStarted, request_model: str) -> CombinationSeries:

@@ -1,10 +1,14 @@
 """The files of a checkout, as git knows them; of a source distribution, as they lie."""
 
 import functools
+import re
 import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+
+# A header with a body behind it: the words alone occur in code that reads keys. In two pieces, or it would look like one itself.
+PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE" rb" KEY-----\s+[A-Za-z0-9+/=\s]{60,}")
 
 _NOT_OURS = {".venv", "build", "dist", "node_modules", "bench-results", "fuzz-findings", "htmlcov"}
 

@@ -2,10 +2,8 @@
 
 import re
 
-from tests.promises.checkout import ROOT, name_of, tracked_files
+from tests.promises.checkout import PRIVATE_KEY, ROOT, name_of, tracked_files
 
-# A header with a body behind it: the words alone occur in code that reads keys.
-_PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----\s+[A-Za-z0-9+/=\s]{60,}")
 _PROVIDER_KEY = re.compile(
     rb"sk-ant-(?:api|oat)\d\d-[A-Za-z0-9_-]{60,}|sk-proj-[A-Za-z0-9_-]{60,}|AKIA[0-9A-Z]{16}\b|ghp_[A-Za-z0-9]{36}"
 )
@@ -14,7 +12,7 @@ _HOME = re.compile(rb"/(?:home|Users)/(?!runner\b|you\b|alice\b|me\b|user\b)[a-z
 
 def test_no_private_key_is_tracked() -> None:
     for path in tracked_files():
-        assert not _PRIVATE_KEY.search(path.read_bytes()), name_of(path)
+        assert not PRIVATE_KEY.search(path.read_bytes()), name_of(path)
         assert path.suffix not in {".pem", ".key", ".p12", ".pfx", ".jks"}, name_of(path)
 
 

@@ -19,6 +19,10 @@ def test_what_is_told_is_on_disk_after_a_flush_and_not_before(tmp_path: Path) ->
     journal.close()
 
 
+def _tell(reporter: Reporter) -> None:
+    reporter.tell(WorkerStarted(at=reporter.now(), worker_id="w1", pid=1))
+
+
 def test_its_clocks_and_ids_are_the_real_ones(tmp_path: Path) -> None:
     journal = JournalWriter(tmp_path, "w1")
     reporter = Reporter(journal)
@@ -33,12 +37,12 @@ def test_what_is_told_together_is_written_together_a_moment_later(tmp_path: Path
     scheduled: list[Callable[[], None]] = []
     journal = JournalWriter(tmp_path, "w1")
     reporter = Reporter(journal, schedule=scheduled.append)
-    for pid in (1, 2):
-        reporter.tell(WorkerStarted(at=reporter.now(), worker_id="w1", pid=pid))
+    _tell(reporter)
+    _tell(reporter)
     (write,) = scheduled
     write()
     assert not journal.has_pending
-    reporter.tell(WorkerStarted(at=reporter.now(), worker_id="w1", pid=3))
+    _tell(reporter)
     assert len(scheduled) == 2
     journal.close()
 
@@ -47,19 +51,21 @@ def test_what_ends_in_one_turn_of_the_loop_is_written_together_and_without_a_loo
     due: list[Callable[[], None]] = []
     journal = JournalWriter(tmp_path, "w1")
     reporter = Reporter(journal, soon=due.append)
-    for pid in (1, 2):
-        reporter.tell(WorkerStarted(at=reporter.now(), worker_id="w1", pid=pid))
+    for _ in range(2):
+        _tell(reporter)
         reporter.flush_soon()
     (write,) = due
     assert journal.has_pending
     write()
     assert not journal.has_pending
-    reporter.tell(WorkerStarted(at=reporter.now(), worker_id="w1", pid=3))
-    reporter.flush_soon()
-    assert len(due) == 2
     at_once = Reporter(journal)
+    _tell(at_once)
+    assert journal.has_pending
     at_once.flush_soon()
     assert not journal.has_pending
+    _tell(reporter)
+    reporter.flush_soon()
+    assert len(due) == 2
     journal.close()
 
 

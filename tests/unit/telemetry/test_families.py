@@ -5,7 +5,6 @@ from aiproxyd.telemetry import coder, own
 from aiproxyd.telemetry.families import (
     MAX_LABEL_CHARACTERS,
     Admission,
-    Children,
     counter,
     create_registry,
     gauge,
@@ -66,15 +65,6 @@ def test_what_is_no_label_value_takes_no_place():
     admission = Admission(1)
     assert admission.admit("a\x00") == "other"
     assert admission.admit("b") == "b"
-
-
-def test_a_child_is_made_once():
-    made = []
-    children = Children(lambda *values: made.append(values) or len(made))
-    assert children.of("a", "b") == 1
-    assert children.of("a", "c") == 2
-    assert children.of("a", "b") == 1
-    assert made == [("a", "b"), ("a", "c")]
 
 
 def test_the_registry_tells_of_the_process_and_has_no_created_series():
