@@ -23,6 +23,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from aiproxyd.exceptions import StorageError
+from aiproxyd.storage.one_step import OneStepConnection
 
 LOCK_TIMEOUT_SECONDS = 5.0
 """How long a statement waits for another writer of a SQLite file."""
@@ -80,7 +81,8 @@ def create_engine(url: URL) -> AsyncEngine:
     arguments: dict[str, Any] = {"json_serializer": _json_text, "json_deserializer": msgspec.json.decode}
     try:
         if url.get_backend_name() == "sqlite":
-            engine = create_async_engine(url, connect_args={"timeout": LOCK_TIMEOUT_SECONDS}, **arguments)
+            connect: dict[str, Any] = {"timeout": LOCK_TIMEOUT_SECONDS, "async_creator_fn": OneStepConnection.make}
+            engine = create_async_engine(url, connect_args=connect, **arguments)
             event.listen(engine.sync_engine, "connect", _set_up_sqlite)
             event.listen(engine.sync_engine, "begin", _begin_sqlite)
             return engine

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import structlog
-from sqlalchemy import case, delete, exists, select, text, update
+from sqlalchemy import bindparam, case, delete, exists, select, text, update
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -34,6 +34,10 @@ _log = structlog.get_logger(__name__)
 
 Lines = Sequence[tuple[str, Observation]]
 """Worker id and observation, in order within each worker."""
+
+_POSITIONS = select(journal_positions.c.segment, journal_positions.c.position).where(
+    journal_positions.c.daemon_id == bindparam("daemon")
+)
 
 # About 200 bytes each. Beyond it all are forgotten, which costs one needless write a user.
 _MAX_SEEN_USERS = 10_000
@@ -191,7 +195,7 @@ class Store:
     async def _is_applied(
         self, connection: AsyncConnection, positions: Mapping[str, int], starts: Mapping[str, int] | None
     ) -> bool:
-        stored = await self._positions(connection, positions.keys())
+        stored = await self._positions(connection)
         if positions and all(stored.get(segment, 0) >= position for segment, position in positions.items()):
             return True
         for segment, start in (starts or {}).items():
@@ -288,14 +292,11 @@ class Store:
         """
         # One that nobody waits for any more may be about to move them.
         await self._settle()
-        return await self.read(lambda connection: self._positions(connection, None))
+        return await self.read(self._positions)
 
-    async def _positions(self, connection: AsyncConnection, segments: Collection[str] | None) -> dict[str, int]:
-        columns = journal_positions.c
-        query = select(columns.segment, columns.position).where(columns.daemon_id == self._daemon_id)
-        if segments is not None:
-            query = query.where(columns.segment.in_(sorted(segments)))
-        return {row.segment: row.position for row in await connection.execute(query)}
+    async def _positions(self, connection: AsyncConnection) -> dict[str, int]:
+        # All of them, which are few: what was consumed is forgotten.
+        return {row.segment: row.position for row in await connection.execute(_POSITIONS, {"daemon": self._daemon_id})}
 
     async def adopt_positions(self, segments: Collection[str]) -> None:
         """Take over the positions of segments that are in this daemon's journal, whoever saved them: an earlier version, or this
