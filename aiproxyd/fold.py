@@ -24,13 +24,11 @@ log = structlog.get_logger("aiproxyd.fold")
 # about 2 ms of CPU a second on looking.
 LIVE_INTERVAL_SECONDS = 0.1
 MAX_LIVE_INTERVAL_SECONDS = 0.5
-STORE_INTERVAL_SECONDS = 0.25
-MAX_STORE_INTERVAL_SECONDS = 1.0
 
-# A busy proxy's records wait a little longer and go together: a transaction costs as much as thirty of them, however few it has,
-# and a thousand fill the pages of the database's indexes better than four times 250, which cost a third more.
-MANY_LINES = 500
-BUSY_STORE_INTERVAL_SECONDS = 0.5
+# Records wait a little and go together: a transaction costs as much as twenty of them, however few it has, and a thousand fill
+# the pages of the database's indexes better than four times 250, which cost a third more.
+STORE_INTERVAL_SECONDS = 0.5
+MAX_STORE_INTERVAL_SECONDS = 1.0
 STORE_READ_BYTES = 1 << 20
 
 # How often dead workers and consumed segments are looked for: it means a try at every worker's lock.
@@ -154,12 +152,7 @@ class Fold:
                 log.info("the store takes records again")
                 self.store_error = ""
             retry_seconds = FIRST_RETRY_SECONDS
-            lines = len(batch.lines)
-            if not lines:
-                self._behind_since = None
-                interval_seconds = min(interval_seconds * 1.5, MAX_STORE_INTERVAL_SECONDS)
-            else:
-                interval_seconds = STORE_INTERVAL_SECONDS if lines < MANY_LINES else BUSY_STORE_INTERVAL_SECONDS
+            interval_seconds = STORE_INTERVAL_SECONDS if batch else min(interval_seconds * 1.5, MAX_STORE_INTERVAL_SECONDS)
             # While lines come, one transaction an interval is cheaper than many; far behind there is nothing to wait for.
             await asyncio.sleep(0 if batch.is_full else interval_seconds)
 
@@ -180,6 +173,8 @@ class Fold:
             await self._store.apply(batch.lines, batch.positions, starts=batch.starts)
             self._stored.mark_applied(batch.positions)
             self.on_store_write(time.monotonic() - started, len(batch.lines))
+        if not batch.is_full:
+            self._behind_since = None
         now = time.monotonic()
         if not tidies and now - self._store_tidied_at < TIDY_INTERVAL_SECONDS:
             return batch

@@ -134,6 +134,25 @@ async def test_a_store_that_is_locked_holds_up_nobody_and_catches_up(tmp_path, s
     writer.close()
 
 
+async def test_a_store_that_takes_every_line_is_not_behind_however_steadily_they_come(tmp_path, store):
+    writer, lags = JournalWriter(tmp_path / "journal", "w1"), []
+    fold = Fold(tmp_path / "journal", store, [Ear()], {})
+
+    def more(_seconds: float, _lines: int) -> None:
+        # So that the next look finds lines again: no look in between ever finds none.
+        write(writer, [IDS[len(lags)]])
+        asyncio.get_running_loop().call_soon(lambda: lags.append(fold.lag_seconds))
+
+    write(writer, IDS[-1:])
+    fold.on_store_write = more
+    fold.start()
+    await until(lambda: len(lags) >= 3)
+    fold.on_store_write = lambda _seconds, _lines: None
+    await fold.finish(10)
+    assert lags == [0.0] * len(lags)
+    writer.close()
+
+
 async def test_a_second_fold_goes_on_where_the_store_stands(tmp_path, store):
     writer = JournalWriter(tmp_path / "journal", "w1")
     for ids in (IDS[:20], IDS[20:]):
