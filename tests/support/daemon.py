@@ -11,10 +11,12 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,6 +36,9 @@ START_TIMEOUT_SECONDS = 60.0
 WAIT_TIMEOUT_SECONDS = 30.0
 
 _POLL_SECONDS = 0.05
+
+# For looks that cost nearly nothing: at a file, or at a few columns of the store.
+_SHORT_POLL_SECONDS = 0.02
 
 # What a proxy setting of the machine would change in the processes of a test.
 _FOREIGN_VARIABLES = re.compile(r"(?i)(https?|all|no)_proxy|SSL_CERT_.*|.*_CA_BUNDLE|NODE_.*|AIPROXYD_.*|XDG_.*")
@@ -184,7 +189,7 @@ class Daemon:
             if time.monotonic() > deadline:
                 self.kill_everything()
                 raise RuntimeError(f"the daemon was not ready in {START_TIMEOUT_SECONDS} s:\n{self.log()[-8000:]}")
-            time.sleep(_POLL_SECONDS)
+            time.sleep(_SHORT_POLL_SECONDS)
         self._families += self.process_tree()
         # Not written before the next start: a daemon notices changes of its file.
         if self.run["listen"]:
@@ -231,21 +236,19 @@ class Daemon:
         return pid
 
     def kill_everything(self) -> None:
-        """Leave no process behind."""
+        """Leave no process behind. Stops nothing in order: a test that is about that calls `stop`."""
         if self.process is None:
             return
-        family = [*self._families, *self.process_tree()]
+        family = self._families
         if self.process.poll() is None:
-            self.process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(1)
+            # Stopped first: it would start another worker for each that is killed.
+            self.process.send_signal(signal.SIGSTOP)
+            family = [*family, *self.process_tree()]
         for member in family:
             # `Process` compares creation times, so a pid that was given to somebody else is not killed.
             with contextlib.suppress(psutil.NoSuchProcess):
                 if member.is_running():
                     member.kill()
-        if self.process.poll() is None:
-            self.process.kill()
         self.process.wait()
         self._families = []
 
@@ -410,21 +413,18 @@ class Daemon:
             TimeoutError: There were not so many in time.
             AssertionError: There are more.
         """
-        found = self.stored(model)
-        ended = [record for record in found if record["ended_at"]]
         if count is not None:
             deadline = time.monotonic() + timeout_seconds
-            while len(ended) < count:
+            while self._count_ended(model) < count:
                 if time.monotonic() > deadline:
-                    shown = [(record["id"], record["model"], record["ended_at"], record["outcome"]) for record in found]
-                    raise TimeoutError(
-                        f"waited for {count} ended records of {model!r}; there are {len(ended)} ended ones in {shown}"
-                    )
-                time.sleep(_POLL_SECONDS)
-                found = self.stored(model)
-                ended = [record for record in found if record["ended_at"]]
-            assert len(found) == count, f"expected {count} records of {model!r}, there are {len(found)}"
-        return ended
+                    shown = [
+                        (record["id"], record["model"], record["ended_at"], record["outcome"]) for record in self.stored(model)
+                    ]
+                    raise TimeoutError(f"waited for {count} ended records of {model!r}; what there is: {shown}")
+                time.sleep(_SHORT_POLL_SECONDS)
+        found = self.stored(model)
+        assert count is None or len(found) == count, f"expected {count} records of {model!r}, there are {len(found)}"
+        return [record for record in found if record["ended_at"]]
 
     def record(self, model: str) -> dict[str, Any]:
         """Return the one record of `model`, once it has ended."""
@@ -432,19 +432,37 @@ class Daemon:
 
     def stored(self, model: str = "") -> list[dict[str, Any]]:
         """Return every interception whose model begins with `model`, oldest first, ended or not."""
-        return [record for record in self._query() if (record["model"] or "").startswith(model)]
+        return [record for record in self._query(model) if (record["model"] or "").startswith(model)]
 
-    def _query(self) -> list[dict[str, Any]]:
-        """Read the store in this process: the command line's own query without its start-up time."""
-        url = f"sqlite+aiosqlite:///{self.data_dir / 'aiproxyd.sqlite3'}"
+    def _count_ended(self, model: str) -> int:
+        """Return how many records of `model` have ended, as one looks again and again: without what belongs to them."""
+        return int(self._look(model, "count(ended_at)"))
+
+    def _look(self, model: str, expression: str) -> Any:
+        """Return one value over the records whose model begins with `model`."""
+        query = f"SELECT {expression} FROM interceptions WHERE substr(coalesce(model, ''), 1, ?) = ?"
+        with contextlib.closing(sqlite3.connect(f"file:{self._store_file}?mode=ro", uri=True)) as store:
+            return store.execute(query, (len(model), model)).fetchone()[0]
+
+    @property
+    def _store_file(self) -> Path:
+        return self.data_dir / "aiproxyd.sqlite3"
+
+    def _query(self, model: str) -> list[dict[str, Any]]:
+        """Read the store in this process, from the first record of `model` on: the command line's own query without its start-up time."""
+        first = self._look(model, "min(started_at)")
+        if first is None:
+            return []
+        since = datetime.fromisoformat(first).replace(tzinfo=UTC)
 
         async def read() -> list[dict[str, Any]]:
-            store = await Store.open(url, create=False)
+            store = await Store.open(f"sqlite+aiosqlite:///{self._store_file}", create=False)
             found: list[dict[str, Any]] = []
             try:
                 while True:
                     after = found[-1]["id"] if found else ""
-                    page = await store.interceptions(InterceptionFilter(after_id=after, limit=MAX_LIMIT))
+                    filter_ = InterceptionFilter(started_after=since, after_id=after, limit=MAX_LIMIT)
+                    page = await store.interceptions(filter_)
                     found += page
                     if len(page) < MAX_LIMIT:
                         return found[::-1]
