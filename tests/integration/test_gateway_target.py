@@ -84,15 +84,18 @@ def test_construction_missing_empty_and_invalid_gateway_url_and_one_with_a_query
 
 
 def test_construction_default_port_of_the_gateway_is_not_appended_and_an_explicit_one_is_kept(
-    own_daemon: DaemonMaker, provider: FakeProvider, model: str
+    daemon: Daemon, own_daemon: DaemonMaker, provider: FakeProvider, model: str
 ) -> None:
-    for target, host in (
-        (f"http://{PLAIN_HOST}", PLAIN_HOST),
-        ("https://llm.example.net", "llm.example.net"),
-        ("https://llm.example.net:8443", "llm.example.net:8443"),
+    targets = {"anthropic": "https://llm.example.net", "openai": "https://llm.example.net:8443"}
+    over_tls = own_daemon(
+        config=targeted() | {"providers": [{"name": name, "type": name, "target": at} for name, at in targets.items()]}
+    )
+    for asking, name, host in (
+        (daemon, "anthropic", PLAIN_HOST),
+        (over_tls, "anthropic", "llm.example.net"),
+        (over_tls, "openai", "llm.example.net:8443"),
     ):
-        daemon = own_daemon(config=targeted(target))
-        assert ask(daemon, f"{model}-{host}").status_code == 200
+        assert ask(asking, f"{model}-{host}", name).status_code == 200
         assert provider.ledger.one(f"{model}-{host}").header("host") == host
 
 
