@@ -1,6 +1,7 @@
 """What a provider's answer is made of, whatever its API: the shape the three APIs fill, the fake server sends and the ledger keeps."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -40,16 +41,31 @@ def event(data: Any, name: str = "") -> bytes:
     return f"{head}data: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
 
 
+# Of four digits each, in an order in which every number below comes once before it repeats.
+_NUMBERS, _STEP = 1 << 16, 104_729
+_STEP_BACK = pow(_STEP, -1, _NUMBERS)
+
+
+@functools.cache
+def _digits() -> str:
+    return "".join(f"{at * _STEP % _NUMBERS:04x}" for at in range(_NUMBERS)) * 2
+
+
+def _padding(number: int, length: int) -> str:
+    """Return text that differs from that of other numbers, and is not of one letter: a content coding cannot make it vanish.
+
+    Cut from one text, because tests ask for hundreds of megabytes.
+    """
+    start = 4 * (number * 7919 * _STEP_BACK % _NUMBERS)
+    text = _digits() if start + length <= len(_digits()) else _digits() * ((start + length) // len(_digits()) + 1)
+    return text[start : start + length]
+
+
 def words(pace: Pace) -> Iterator[str]:
     """Yield the visible text of an answer, piece by piece."""
     number = 0
     while pace.endless or number < pace.events:
-        padding = pace.length // max(pace.events, 1)
-        # Not of one letter, so that a content coding cannot make it vanish.
-        yield (
-            f"word{number} "
-            + "".join(f"{(number * 7919 + at * 104729) % 65536:04x}" for at in range((padding + 3) // 4))[:padding]
-        )
+        yield f"word{number} " + _padding(number, pace.length // max(pace.events, 1))
         number += 1
 
 
