@@ -110,10 +110,10 @@ def test_list_filters_and_prints_json(own_daemon, provider: FakeProvider, model:
     assert {record["initiator"]["name"] for record in daemon.interceptions("--initiator", "bob")} == {"bob"}
     assert len(daemon.interceptions("--provider", "openai")) == 1
     assert [record["model"] for record in daemon.interceptions("--model", f"{model}-3")] == [f"{model}-3"]
-    assert len(daemon.interceptions("--limit", "2")) == 2
-    first, second = daemon.interceptions("--limit", "2"), daemon.interceptions()
+    first = daemon.interceptions("--limit", "2")
+    assert len(first) == 2
     rest = daemon.interceptions("--after-id", first[-1]["id"])
-    assert [record["id"] for record in first + rest] == [record["id"] for record in second]
+    assert [record["id"] for record in first + rest] == [record["id"] for record in listed]
     assert len(daemon.interceptions("--started-after", stored[2]["started_at"])) <= 4
     assert daemon.interceptions("--started-before", "2000-01-01T00:00:00Z") == []
     shown = json.loads(daemon.command("interceptions", "show", stored[0]["id"]).stdout)
