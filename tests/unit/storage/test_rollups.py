@@ -197,28 +197,27 @@ async def test_reports_and_counts_are_those_of_the_records_whatever_is_selected(
     await store.apply(of_worker("w", *lines), {"w-00000001.jsonl": 1})
     facts: list[dict[str, str]] = [{}, {"initiator": "bob"}, {"model": "gpt", "client": "Codex"}, {"outcome": "upstream_error"}]
     facts += [{"provider": "anthropic"}, {"provider_name": "nowhere"}, {"initiator": "nobody"}]
-    for after in _TIMES:
-        for before in _TIMES:
-            for fact in facts:
-                await _assert_same(store, Selection(started_after=after, started_before=before, **fact))
+
+    async def compare(connection: AsyncConnection) -> None:
+        for after in _TIMES:
+            for before in _TIMES:
+                for fact in facts:
+                    await _assert_same(connection, Selection(started_after=after, started_before=before, **fact))
+
+    await store.read(compare)
 
 
-async def _assert_same(store: Store, selection: Selection) -> None:
+async def _assert_same(connection: AsyncConnection, selection: Selection) -> None:
     """Compare with what one statement over the records gives: with a session id no rollup is asked."""
+    from aiproxyd.storage import usage_report
+    from aiproxyd.storage.selection import conditions_of
+
     dimensions = [Dimension.DAY, Dimension.MODEL, Dimension.PROJECT]
-
-    async def of_records(connection: AsyncConnection) -> tuple[int, list[dict[str, Any]]]:
-        from aiproxyd.storage import usage_report
-        from aiproxyd.storage.selection import conditions_of
-
-        conditions = await conditions_of(connection, selection)
-        statement = usage_report._of_records(connection, conditions, dimensions)
-        rows = list(await connection.execute(statement))
-        return await usage_report._count_records(connection, conditions), sorted(map(tuple, rows))
-
-    count, rows = await store.read(of_records)
-    assert await store.read(lambda c: count_interceptions(c, selection)) == count, selection
-    shaped = await store.read(lambda c: usage_of(c, selection, dimensions))
+    conditions = await conditions_of(connection, selection)
+    rows = sorted(map(tuple, await connection.execute(usage_report._of_records(connection, conditions, dimensions))))
+    count = await usage_report._count_records(connection, conditions)
+    assert await count_interceptions(connection, selection) == count, selection
+    shaped = await usage_of(connection, selection, dimensions)
     assert sum(row["requests"] for row in shaped) == count
     found = sorted(
         (row["day"], row["model"], row["project"], row["requests"], row["failures"], row["output_tokens"], row["unpriced"])

@@ -146,7 +146,7 @@ async def _run(url: str, operations: list[tuple[str, Any]]) -> None:
                     await store.end_interrupted("w", START + 4 * DAY)
             assert await store.read(parts_of) == await store.read(sums_of_records)
         for selection in (Selection(), Selection(model="gpt"), Selection(started_after=datetime.fromtimestamp(START + 1, UTC))):
-            await _assert_same(store, selection)
+            await store.read(lambda c, s=selection: _assert_same(c, s))
         await store.rebuild_figures()
         assert await store.read(parts_of) == await store.read(sums_of_records)
     finally:
@@ -222,25 +222,20 @@ async def test_a_thread_that_moves_takes_what_it_gave_its_first_session_along(st
     assert await store.read(parts_of) == await store.read(sums_of_records)
 
 
-async def _assert_same(store: Store, selection: Selection, limit: int = 1000) -> None:
+async def _assert_same(connection: AsyncConnection, selection: Selection, limit: int = 1000) -> None:
     """Compare a list, page by page, and its count with what the records give."""
-
-    async def of_records(connection: AsyncConnection) -> list[dict[str, Any]]:
-        conditions = [session_places.ended, *await conditions_of(connection, selection)]
-        places = await session_places._walk_records(connection, conditions, 1000, None)
-        found = await sessions._summaries(connection, [place.key for place in places], conditions, conditions)
-        return [found[place.key] for place in places]
-
-    expected = await store.read(of_records)
-    assert await store.read(lambda c: session_places.count_sessions(c, selection)) == len(expected), selection
+    conditions = [session_places.ended, *await conditions_of(connection, selection)]
+    places = await session_places._walk_records(connection, conditions, 1000, None)
+    found = await sessions._summaries(connection, [place.key for place in places], conditions, conditions)
+    expected = [found[place.key] for place in places]
+    assert await session_places.count_sessions(connection, selection) == len(expected), selection
     met: list[dict[str, Any]] = []
     after = None
-    while page := await store.read(lambda c: sessions.list_sessions(c, selection, limit=limit, after=after)):
+    while page := await sessions.list_sessions(connection, selection, limit=limit, after=after):
         met += page
-        last = page[-1]
-        after = await store.read(lambda c, s=last: sessions.place_of(c, selection, s["id"], s["initiator"]["id"]))
+        after = await sessions.place_of(connection, selection, page[-1]["id"], page[-1]["initiator"]["id"])
     assert met == expected, selection
-    by_offset = await store.read(lambda c: sessions.list_sessions(c, selection, limit=limit, offset=1))
+    by_offset = await sessions.list_sessions(connection, selection, limit=limit, offset=1)
     assert by_offset == expected[1 : 1 + limit], selection
 
 
@@ -288,10 +283,14 @@ async def test_lists_and_counts_are_those_of_the_records_whatever_is_selected(st
     await store.apply(of_worker("w", *lines), {"w-00000001.jsonl": 1})
     facts: list[dict[str, str]] = [{}, {"initiator": "bob"}, {"model": "gpt", "client": "Codex"}, {"provider_name": "p1"}]
     facts += [{"provider": "anthropic"}, {"outcome": "upstream_error"}, {"session_id": "s4"}, {"initiator": "nobody"}]
-    for after in _TIMES:
-        for before in _TIMES if limit == 1000 else _TIMES[::3]:
-            for fact in facts if limit == 1000 else facts[:3]:
-                await _assert_same(store, Selection(started_after=after, started_before=before, **fact), limit)
+
+    async def compare(connection: AsyncConnection) -> None:
+        for after in _TIMES:
+            for before in _TIMES if limit == 1000 else _TIMES[::3]:
+                for fact in facts if limit == 1000 else facts[:3]:
+                    await _assert_same(connection, Selection(started_after=after, started_before=before, **fact), limit)
+
+    await store.read(compare)
 
 
 async def test_daemons_that_share_sessions_lose_nothing(database_url: str) -> None:
@@ -335,7 +334,7 @@ async def test_a_migration_makes_parts_of_what_is_stored(store: Store) -> None:
     async with store._engine.begin() as connection:
         await connection.run_sync(back_and_forth)
     assert await store.read(parts_of) == kept
-    await _assert_same(store, Selection())
+    await store.read(lambda c: _assert_same(c, Selection()))
 
 
 def test_values_that_run_into_each_other_have_parts_of_their_own() -> None:
