@@ -179,6 +179,9 @@ class Application:
         for number, piece in enumerate(reply.pieces):
             if number and pace.pause:
                 await asyncio.sleep(pace.pause)
+            if pace.endless:
+                # A connection that takes all at once never makes this one wait, and nobody else would have a turn.
+                await asyncio.sleep(0)
             if number and gate is not None:
                 await gate.wait()
             match number:
