@@ -229,7 +229,7 @@ class Interception:
     def response_data(self, data: bytes) -> None:
         """Take in the next bytes of the response's body, content-coded."""
         self._response_bytes += len(data)
-        if not self._wants_response():
+        if self._parser is None and not self._wants_response():
             return
         began = self._reporter.monotonic()
         try:
@@ -333,8 +333,11 @@ class Interception:
         if self._parser is not None:
             events = self._parser.feed(piece)
             if events:
-                self._tell_finished(self._assembly.feed(events))
-                self._note_progress()
+                finished = self._assembly.feed(events)
+                if finished:
+                    self._tell_finished(finished)
+                if self._first_output_at is None or not self._has_progressed:
+                    self._note_progress()
         else:
             assert self._error_body is not None
             self._error_body += piece[: MAX_ERROR_BODY_BYTES - len(self._error_body)]

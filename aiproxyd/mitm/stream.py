@@ -54,11 +54,11 @@ class Stream:
         "_loop",
         "_on_secured",
         "_owner",
-        "_reading",
         "_unsent",
         "_writing",
         "fileno",
         "is_closed",
+        "is_paused",
         "is_ragged",
         "socket",
     )
@@ -72,7 +72,8 @@ class Stream:
         """Whether TLS ended without saying so, as a cut connection does."""
         self._loop = loop
         self._owner = owner
-        self._reading = False
+        self.is_paused = True
+        """Whether nobody listens for what arrives."""
         self._writing = False
         self._on_secured: Secured | None = None
         """Who waits for the end of the handshake, while there is one."""
@@ -144,11 +145,6 @@ class Stream:
         """Leave what arrives in the kernel, so that the sender feels it."""
         self._ignore_reads()
 
-    @property
-    def is_paused(self) -> bool:
-        """Whether nobody listens for what arrives."""
-        return not self._reading
-
     def read(self) -> bytes | None:
         """Return what arrived: some bytes, `b""` at the end of the direction, None when it was nothing after all.
 
@@ -207,7 +203,7 @@ class Stream:
         try:
             if self._on_secured is not None:
                 self._shake()
-            elif self._reading:
+            elif not self.is_paused:
                 self._owner.readable(self)
         except Exception as exc:
             self._break(exc)
@@ -348,13 +344,13 @@ class Stream:
     # The loop
 
     def _watch_reads(self) -> None:
-        if not self._reading:
-            self._reading = True
+        if self.is_paused:
+            self.is_paused = False
             self._loop.add_reader(self.fileno, self.on_readable)
 
     def _ignore_reads(self) -> None:
-        if self._reading:
-            self._reading = False
+        if not self.is_paused:
+            self.is_paused = True
             self._loop.remove_reader(self.fileno)
 
     def _watch_writes(self) -> None:

@@ -47,6 +47,7 @@ class EventStreamDecoder:
         "_event",
         "_failure",
         "_field_bytes",
+        "_is_between",
         "_line",
         "_max_event_bytes",
         "scanned_bytes",
@@ -59,6 +60,8 @@ class EventStreamDecoder:
             max_event_bytes: Most bytes of one event's fields, or of one line, that are held. A whole stream may be longer.
         """
         self._max_event_bytes = max_event_bytes
+        self._is_between = False
+        """Whether the stream has begun and nothing that came is held: the next bytes begin an event."""
         self._at_start = True
         self._after_cr = False
         """The last byte was a CR, so that an LF that comes next belongs to the same line ending."""
@@ -92,6 +95,21 @@ class EventStreamDecoder:
         Source:
             https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
         """
+        if self._is_between and len(data) <= self._max_event_bytes:
+            # Most often by far: one event in the usual shape.
+            usual = _USUAL_EVENT.match(data)
+            self.scanned_bytes += usual.end() if usual is not None else len(data)
+            if usual is not None and usual.end() == len(data) and b"\r" not in data:
+                name, value = usual.groups()
+                return [ServerSentEvent(name.decode("utf-8", "replace") if name else "message", value)]
+        self._is_between = False
+        events = self._feed(data)
+        self._is_between = not (
+            self._at_start or self._after_cr or self._line or self._data is not None or self._event or self._failure is not None
+        )
+        return events
+
+    def _feed(self, data: bytes) -> list[ServerSentEvent]:
         if self._failure is not None:
             raise self._failure
         if self._at_start:

@@ -87,7 +87,7 @@ class _State(enum.Enum):
     OPAQUE = enum.auto()
 
 
-class _Follower[H: (RequestHead, ResponseHead)](ABC):
+class _Follower[H: (RequestHead, ResponseHead), P](ABC):
     """What both directions share: bodies, and the search for the end of a head."""
 
     def __init__(self, *, max_head_bytes: int = 65536) -> None:
@@ -121,7 +121,12 @@ class _Follower[H: (RequestHead, ResponseHead)](ABC):
         """How many bytes are held."""
         return len(self._held)
 
-    def _feed(self, data: bytes) -> list[Head[H] | Interim | Data | End | Opaque]:
+    def feed(self, data: bytes) -> list[P]:
+        """Return the pieces that `data` completes, in order. Total; any split of a stream gives the same messages.
+
+        Args:
+            data: The next bytes of the connection, as they came. May be empty.
+        """
         if self._state is _State.CHUNK_LINE and not self._held:
             # Most often by far: an event of a stream, in a chunk of its own.
             line = _CHUNK_LINE.match(data)
@@ -129,9 +134,9 @@ class _Follower[H: (RequestHead, ResponseHead)](ABC):
                 begin = line.end()
                 end = begin + int(line[1], 16)
                 if begin < end == len(data) - 2 and begin <= MAX_CHUNK_LINE_BYTES and data.endswith(b"\r\n"):
-                    return [Data(data, data[begin:end])]
+                    return [Data(data, data[begin:end])]  # type: ignore[list-item]
         elif self._state is _State.OPAQUE:
-            return [Opaque(data)] if data else []
+            return [Opaque(data)] if data else []  # type: ignore[list-item]
         pieces: list[Head[H] | Interim | Data | End | Opaque] = []
         position = 0
         while position < len(data):
@@ -144,7 +149,8 @@ class _Follower[H: (RequestHead, ResponseHead)](ABC):
                 break
             else:
                 position = self._read_body(data, position, pieces)
-        return pieces
+        # Each direction's own pieces, though nothing here says so: what makes Interims is the `_take_head` of responses.
+        return pieces  # type: ignore[return-value]
 
     # Heads
 
@@ -306,17 +312,8 @@ class _Follower[H: (RequestHead, ResponseHead)](ABC):
         return line, end
 
 
-class RequestFollower(_Follower[RequestHead]):
+class RequestFollower(_Follower[RequestHead, RequestPiece]):
     """Follows what a client sends."""
-
-    def feed(self, data: bytes) -> list[RequestPiece]:
-        """Return the pieces that `data` completes, in order. Total; any split of a stream gives the same messages.
-
-        Args:
-            data: The next bytes of the connection, as they came. May be empty.
-        """
-        # The shared code makes Interims for responses alone.
-        return self._feed(data)  # type: ignore[return-value]
 
     def close(self) -> list[RequestPiece]:
         """Return what was held back when the client ended its direction."""
@@ -351,7 +348,7 @@ class RequestFollower(_Follower[RequestHead]):
         self._begin_body(request_length(head), pieces)
 
 
-class ResponseFollower(_Follower[ResponseHead]):
+class ResponseFollower(_Follower[ResponseHead, ResponsePiece]):
     """Follows what a server sends in answer to the requests it was told of."""
 
     def __init__(self, *, max_head_bytes: int = 65536) -> None:
@@ -361,14 +358,6 @@ class ResponseFollower(_Follower[ResponseHead]):
     def expect(self, head: RequestHead) -> None:
         """Say that the request `head` is about to leave; its final response comes after those of all expected before."""
         self._expected.append(head)
-
-    def feed(self, data: bytes) -> list[ResponsePiece]:
-        """Return the pieces that `data` completes, in order. Total; any split of a stream gives the same messages.
-
-        Args:
-            data: The next bytes of the connection, as they came. May be empty.
-        """
-        return self._feed(data)
 
     def close(self) -> list[ResponsePiece]:
         """Return the End of a response that lasts until the connection's end, and that is what the server did."""
