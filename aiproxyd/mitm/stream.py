@@ -54,6 +54,8 @@ class Stream:
         "_loop",
         "_on_secured",
         "_owner",
+        "_receive",
+        "_transmit",
         "_unsent",
         "_writing",
         "fileno",
@@ -70,6 +72,7 @@ class Stream:
         self.is_closed = False
         self.is_ragged = False
         """Whether TLS ended without saying so, as a cut connection does."""
+        self._use(connection)
         self._loop = loop
         self._owner = owner
         self.is_paused = True
@@ -132,7 +135,15 @@ class Stream:
             return
         self._ignore_reads()
         self._ignore_writes()
+        self._use(self.socket)
         on_secured(error)
+
+    def _use(self, connection: socket.socket) -> None:
+        """Read from and write to `connection` from now on."""
+        # A record costs six calls of Python through SSLSocket, and none by what it calls in the end, which has the same errors.
+        below = getattr(connection, "_sslobj", None)
+        self._receive: Callable[[int], bytes] = connection.recv if below is None else below.read
+        self._transmit: Callable[[bytes | memoryview], int] = connection.send if below is None else below.write
 
     # Reading
 
@@ -152,7 +163,7 @@ class Stream:
             OSError: The connection is broken.
         """
         try:
-            data = self.socket.recv(_READ_BYTES)
+            data = self._receive(_READ_BYTES)
             if len(data) == _READ_BYTES:
                 data = self._read_bulk(data)
         except _WOULD_BLOCK:
@@ -185,7 +196,7 @@ class Stream:
         size = len(data)
         while size < _BULK_BYTES:
             try:
-                part = self.socket.recv(_READ_BYTES)
+                part = self._receive(_READ_BYTES)
             except _WOULD_BLOCK:
                 break
             except OSError as exc:
@@ -225,7 +236,7 @@ class Stream:
             self._unsent.append(memoryview(data))
             return False
         try:
-            sent = self.socket.send(data) if data else 0
+            sent = self._transmit(data) if data else 0
         except _CANNOT_SEND:
             sent = 0
         if sent == len(data):
@@ -241,7 +252,7 @@ class Stream:
         while data:
             try:
                 # With TLS this sends one record at a time.
-                data = data[self.socket.send(data) :]
+                data = data[self._transmit(data) :]
             except _CANNOT_SEND:
                 break
         return data
@@ -340,6 +351,8 @@ class Stream:
             except OSError:
                 pass
         self.socket.close()
+        # Without its TLS, which knows the descriptor by a number that may be another connection's soon.
+        self._use(self.socket)
 
     # The loop
 

@@ -288,6 +288,26 @@ async def test_a_stream_that_is_closed_in_its_handshake_says_nothing(plain, cont
     far.close()
 
 
+@pytest.mark.parametrize("kind", ["plain", "tls"])
+async def test_a_stream_that_was_closed_never_meets_the_next_connection_with_its_descriptor(plain, secured, kind):
+    stream = plain[0] if kind == "plain" else secured[0][0]
+    stream.close()
+    made = [connected() for _ in range(8)]
+    ends = [end for pair in made for end in pair]
+    other = next(end for end in ends if end.fileno() == stream.fileno)
+    peer = next(pair[1 - pair.index(other)] for pair in made if other in pair)
+    peer.send(b"for somebody else")
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        stream.read()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        stream.write(b"for nobody")
+    assert await asyncio.get_running_loop().sock_recv(other, 100) == b"for somebody else"
+    with pytest.raises(BlockingIOError):
+        peer.recv(100)
+    for end in ends:
+        end.close()
+
+
 async def test_a_peer_that_leaves_in_the_handshake_is_an_error(plain, contexts):
     stream, owner, far = plain
     owner.secure(stream, contexts[0], server_side=True)
