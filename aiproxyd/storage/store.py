@@ -133,11 +133,13 @@ class Store:
         """
         if not self.is_sqlite:
             return
-        with translated():
-            async with self._engine.begin() as connection:
-                # A sample of each index: milliseconds, whatever the size.
-                await connection.exec_driver_sql(f"PRAGMA analysis_limit={_ANALYSED_ROWS}")
-                await connection.exec_driver_sql("ANALYZE")
+
+        async def analyse(connection: AsyncConnection) -> None:
+            # A sample of each index: milliseconds, whatever the size.
+            await connection.exec_driver_sql(f"PRAGMA analysis_limit={_ANALYSED_ROWS}")
+            await connection.exec_driver_sql("ANALYZE")
+
+        await self._write(analyse)
 
     async def ping(self) -> None:
         """Make sure that the database answers.

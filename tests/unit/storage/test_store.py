@@ -305,6 +305,23 @@ async def test_who_is_cancelled_does_not_cut_a_write_in_two(store: Store) -> Non
         gc.enable()
 
 
+async def test_a_look_at_statistics_that_is_cancelled_keeps_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aiproxyd.storage.engine.LOCK_TIMEOUT_SECONDS", 0.5)
+    store = await Store.open(f"sqlite:///{tmp_path / 'store.sqlite3'}")
+    gc.disable()  # as above
+    try:
+        for round_ in range(30):
+            task = asyncio.ensure_future(store.refresh_statistics())
+            for _ in range(round_):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await _apply(store, started(new_id()))
+    finally:
+        gc.enable()
+    await store.close()
+
+
 async def test_closing_waits_for_a_write_that_nobody_waits_for(database_url: str) -> None:
     store = await Store.open(database_url)
     task = asyncio.ensure_future(store.add_user("alice"))
