@@ -25,6 +25,7 @@ from aiproxyd.api.app import create_app
 from aiproxyd.api.live import LiveFeed
 from aiproxyd.api.server import AdminServer
 from aiproxyd.api.state import ProviderFact
+from aiproxyd.beat import next_beat
 from aiproxyd.ca.authority import CertificateAuthority
 from aiproxyd.channel import Configure, KeyMarked
 from aiproxyd.classify import ProviderStatus, ProviderTable
@@ -432,32 +433,35 @@ class Control:
 
     async def _watch(self, journal: Path) -> None:
         """Keep run.json, the journal limit and the gauges of control's own state up to date."""
-        written = ""
+        written: list[int] | None = None
         while True:
             size = journal_bytes(journal)
             self._journal_exceeded = size > self.config.recording.journal_max_bytes
             self._metrics.set_journal(size, self._fold.lag_seconds)
             self._metrics.upstreams.set_key_pools(self._upstreams.key_counts(time.monotonic()))
             self._metrics.set_workers(self._supervisor.ready_workers, self._supervisor.restarts)
-            described = json.dumps(
-                {
-                    "pid": os.getpid(),
-                    "listen": self.listen,
-                    "listen_tls": self.listen_tls,
-                    "listen_gateway": self.listen_gateway,
-                    "admin": self.admin_listen,
-                    "workers": self._supervisor.pids,
-                }
-            )
-            if described != written:
+            workers = self._supervisor.pids
+            if workers != written:
                 try:
-                    _replace(self.config.data_dir / "run.json", described + "\n")
+                    self._describe_run(workers)
                 except OSError as exc:
                     # The gauges and the readiness matter more, on a full disk above all.
                     log.error("run.json cannot be written", error=exc.strerror or str(exc))
                 else:
-                    written = described
-            await asyncio.sleep(WATCH_INTERVAL_SECONDS)
+                    written = workers
+            await next_beat(WATCH_INTERVAL_SECONDS)
+
+    def _describe_run(self, workers: list[int]) -> None:
+        """Write run.json. Of what it says only the workers change."""
+        described = {
+            "pid": os.getpid(),
+            "listen": self.listen,
+            "listen_tls": self.listen_tls,
+            "listen_gateway": self.listen_gateway,
+            "admin": self.admin_listen,
+            "workers": workers,
+        }
+        _replace(self.config.data_dir / "run.json", json.dumps(described) + "\n")
 
 
 def _for_workers(config: Config, keys: Mapping[str, ProviderKeys], generation: int) -> Configure:

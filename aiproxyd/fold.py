@@ -13,6 +13,7 @@ from typing import Protocol
 
 import structlog
 
+from aiproxyd.beat import next_beat
 from aiproxyd.exceptions import StorageError
 from aiproxyd.journal.follower import Batch, Follower
 from aiproxyd.model.observation import Observation
@@ -20,9 +21,9 @@ from aiproxyd.storage.store import Store
 
 log = structlog.get_logger("aiproxyd.fold")
 
-# How long a line waits before it is looked for: at first, and at most, when nothing has come for a while. An idle daemon spends
-# about 2 ms of CPU a second on looking.
-LIVE_INTERVAL_SECONDS = 0.1
+# How long a line waits before it is looked for: at first, and at most, when nothing has come for a while. Halves of each other, so that
+# both readers, and whoever else looks now and then, wake together (see `beat`).
+LIVE_INTERVAL_SECONDS = 0.125
 MAX_LIVE_INTERVAL_SECONDS = 0.5
 
 # Records wait a little and go together: a transaction costs as much as twenty of them, however few it has, and a thousand fill
@@ -103,19 +104,19 @@ class Fold:
     async def _run_live(self) -> None:
         interval_seconds = LIVE_INTERVAL_SECONDS
         while True:
+            batch = Batch()
             try:
-                more = self._read_live()
+                batch = self._read_live()
             except OSError as exc:
                 log.error("the journal cannot be read", error=str(exc))
-                more = False
             except Exception:
                 # A reader that dies unseen would freeze every metric; what one batch did to a sink must not stop the next.
                 log.exception("a batch was not folded into the metrics")
-                more = False
-            interval_seconds = LIVE_INTERVAL_SECONDS if more else min(interval_seconds * 1.5, MAX_LIVE_INTERVAL_SECONDS)
-            await asyncio.sleep(0 if more else interval_seconds)
+            interval_seconds = LIVE_INTERVAL_SECONDS if batch else min(interval_seconds * 2, MAX_LIVE_INTERVAL_SECONDS)
+            await (asyncio.sleep(0) if batch.is_full else next_beat(interval_seconds))
 
-    def _read_live(self, *, tidies: bool = False) -> bool:
+    def _read_live(self, *, tidies: bool = False) -> Batch:
+        """Show the sinks one batch and return it; false when there was none."""
         batch = self._live.read()
         # Before the sinks, so that a line one of them trips over is not met again and again.
         self._live.mark_applied(batch.positions)
@@ -129,7 +130,7 @@ class Fold:
                 for sink in self._sinks:
                     sink.worker_lost(worker_id)
                 self._live.forget(worker_id)
-        return bool(batch)
+        return batch
 
     async def _run_store(self) -> None:
         retry_seconds = FIRST_RETRY_SECONDS
@@ -152,9 +153,15 @@ class Fold:
                 log.info("the store takes records again")
                 self.store_error = ""
             retry_seconds = FIRST_RETRY_SECONDS
-            interval_seconds = STORE_INTERVAL_SECONDS if batch else min(interval_seconds * 1.5, MAX_STORE_INTERVAL_SECONDS)
+            interval_seconds = STORE_INTERVAL_SECONDS if batch else min(interval_seconds * 2, MAX_STORE_INTERVAL_SECONDS)
             # While lines come, one transaction an interval is cheaper than many; far behind there is nothing to wait for.
-            await asyncio.sleep(0 if batch.is_full else interval_seconds)
+            if batch.is_full:
+                await asyncio.sleep(0)
+            elif batch:
+                # All of it after the last transaction, however long that took.
+                await asyncio.sleep(interval_seconds)
+            else:
+                await next_beat(interval_seconds)
 
     async def _rewind(self) -> None:
         """Stand where the store does: a transaction whose answer was lost may have been committed."""

@@ -4,11 +4,11 @@ Looks at the users every two seconds: a revocation by `aiproxyd user revoke` rea
 credentials (`identity` is); it ends what stands.
 """
 
-import asyncio
 from collections.abc import Callable, Iterable
 
 import structlog
 
+from aiproxyd.beat import next_beat
 from aiproxyd.exceptions import StorageError
 from aiproxyd.storage.store import Store
 
@@ -46,4 +46,4 @@ async def watch_revocations(
                 log.info("connections of users without a token are closed", users=len(gone))
                 revoke(gone)
             before, revoked_before = now, revoked
-        await asyncio.sleep(LOOK_SECONDS)
+        await next_beat(LOOK_SECONDS)

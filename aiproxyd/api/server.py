@@ -5,8 +5,11 @@ The socket is bound before, by the caller, so that a port in use is an error bef
 
 import asyncio
 import contextlib
+import functools
 import socket
+import time
 from collections.abc import Generator
+from email.utils import formatdate
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -17,9 +20,6 @@ GRACE_SECONDS = 2
 KEEP_ALIVE_SECONDS = 75
 HEAD_SECONDS = 10
 """From the first byte of a request's head, or the connection's beginning, to the head's end."""
-
-# How old the date of an answer may be.
-_DATE_SECONDS = 1.0
 
 MAX_HEAD_BYTES = 16 << 10
 MAX_CONNECTIONS = 256
@@ -90,10 +90,8 @@ class _Server(uvicorn.Server):
         self._is_ending.set()
 
     async def main_loop(self) -> None:
-        """Keep the date of the answers until the end; uvicorn's own looks ten times a second whether it has come."""
-        while not await self.on_tick(0):
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._is_ending.wait(), _DATE_SECONDS)
+        """Wait for the end; uvicorn's own looks ten times a second whether it has come, and keeps the date (see `_Protocol`)."""
+        await self._is_ending.wait()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -106,7 +104,10 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """uvicorn's HTTP/1.1 with a deadline for the head, without which a client that says nothing holds its connection for ever."""
+    """uvicorn's HTTP/1.1 with a deadline for the head, without which a client that says nothing holds its connection for ever.
+
+    The date of an answer is that of its request, so that nobody has to wake for it while nobody asks.
+    """
 
     _head_deadline: asyncio.TimerHandle | None = None
 
@@ -115,6 +116,7 @@ class _Protocol(H11Protocol):
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
+        self.server_state.default_headers = _default_headers(int(time.time()))
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
             self._forget_head()
@@ -132,3 +134,8 @@ class _Protocol(H11Protocol):
         if self._head_deadline is not None:
             self._head_deadline.cancel()
             self._head_deadline = None
+
+
+@functools.lru_cache(maxsize=1)
+def _default_headers(at: int) -> list[tuple[bytes, bytes]]:
+    return [(b"date", formatdate(at, usegmt=True).encode())]

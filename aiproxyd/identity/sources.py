@@ -6,12 +6,12 @@ is a token that only we make. Each credential is shown to as few as possible: a 
 Fails closed: a source that cannot answer is an error and not a no, also when another one could still be asked.
 """
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection
 
 import structlog
 
+from aiproxyd.beat import next_beat
 from aiproxyd.config.schema import AuthConfig
 from aiproxyd.exceptions import StorageError
 from aiproxyd.identity import coder, signed_tokens
@@ -83,7 +83,7 @@ class Sources:
             revoke: Closes what they have open.
         """
         while True:
-            await asyncio.sleep(RECHECK_SECONDS)
+            await next_beat(RECHECK_SECONDS)
             held = sessions()
             remote = self._remote
             # Whose deployment is not configured any more, nobody vouches for.

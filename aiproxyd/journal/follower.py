@@ -9,7 +9,9 @@ Facts:
 * Lines of one worker come in order. Between workers there is none.
 
 Strategy: whether a segment is finished is decided before its bytes are read, so what is found behind the last line feed of a
-finished segment will never become a line and is passed over. In an unfinished one it is a line that is still being written.
+finished segment will never become a line and is passed over. In an unfinished one it is a line that is still being written: only then
+is the worker's lock tried, and if it is dead the bytes are read again. Most looks find nothing; they list the folder and ask for the
+size of each worker's last segment.
 A line that cannot be understood is counted and passed over; a bad line must not hold up the good ones behind it.
 """
 
@@ -22,7 +24,16 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from aiproxyd.journal.segments import Segment, is_alive, lock_name, segment_bytes, segments_in, workers_in
+from aiproxyd.journal.segments import (
+    Segment,
+    is_alive,
+    lock_name,
+    names_in,
+    segment_bytes,
+    segments_among,
+    segments_in,
+    workers_among,
+)
 from aiproxyd.model.observation import Observation
 
 _log = structlog.get_logger(__name__)
@@ -60,13 +71,16 @@ class Follower:
 
     def __init__(self, folder: Path, positions: Mapping[str, int]) -> None:
         self.folder = folder
-        present = {segment.name for segment in segments_in(folder)}
-        self._applied = {name: position for name, position in positions.items() if name in present}
+        self._listed: list[str] | None = None
+        self._by_worker: dict[str, list[Segment]] = {}
+        self._workers: set[str] = set()
+        self._applied = dict(positions)
+        self._read: dict[str, int] = {}
+        self._list()
         self._read = dict(self._applied)
         # Removed by an earlier follower that died before their positions were deleted.
-        self._stale = [name for name in positions if name not in present]
+        self._stale = [name for name in positions if name not in self._applied]
         self._decoder = msgspec.json.Decoder(Observation)
-        self._workers: set[str] = set()
         self._dead: set[str] = set()
         self._forgotten: set[str] = set()
         self._turn = ""
@@ -86,8 +100,7 @@ class Follower:
             OSError: The folder or a segment cannot be read; nothing is lost, call again.
         """
         batch = _Reading(self._decoder)
-        by_worker = self._scan()
-        self._drop_absent(by_worker)
+        by_worker = self._list()
         # The worker after the last one served comes first, so that a busy one cannot starve the others.
         workers = sorted(by_worker)
         start = next((index for index, worker in enumerate(workers) if worker > self._turn), 0)
@@ -114,6 +127,7 @@ class Follower:
         if positions is not None:
             self._applied = {name: positions.get(name, 0) for name in self._applied.keys() | positions.keys()}
         self._read = dict(self._applied)
+        self._listed = None  # what was removed may be among them
 
     def lag_bytes(self) -> int:
         """Return how many bytes of the journal are not applied."""
@@ -124,12 +138,11 @@ class Follower:
 
     def lost_workers(self) -> list[str]:
         """Return the dead workers all of whose lines are applied and that were not forgotten."""
-        by_worker = self._scan()
-        return [
-            worker
-            for worker in sorted(self._dead - self._forgotten)
-            if all(self._is_passed(s) for s in by_worker.get(worker, ()))
-        ]
+        self._learn_deaths()
+        gone = self._dead - self._forgotten
+        # What they wrote before they died may have come after the last look.
+        by_worker = self._list() if gone else {}
+        return [worker for worker in sorted(gone) if all(self._is_passed(s) for s in by_worker.get(worker, ()))]
 
     def forget(self, worker_id: str) -> None:
         """Say that everything about a dead worker is settled; `lost_workers` does not name it again."""
@@ -148,7 +161,10 @@ class Follower:
             call, or a segment would be read a second time.
         """
         removed, self._stale = self._stale, []
-        for worker_id, segments in self._scan().items():
+        self._learn_deaths()
+        if not any(worker_id in self._dead or len(segments) > 1 for worker_id, segments in self._by_worker.items()):
+            return removed
+        for worker_id, segments in self._list().items():
             is_dead = worker_id in self._dead
             for index, segment in enumerate(segments):
                 if not is_dead and index == len(segments) - 1:
@@ -164,27 +180,33 @@ class Follower:
                     self._workers.discard(worker_id)
         return removed
 
-    def _drop_absent(self, by_worker: Mapping[str, list[Segment]]) -> None:
-        """Forget the positions of removed segments, so that they do not pile up."""
-        present = {segment.name for segments in by_worker.values() for segment in segments}
-        for positions in (self._applied, self._read):
-            for name in positions.keys() - present:
-                del positions[name]
-
     def _is_passed(self, segment: Segment) -> bool:
         return self._applied.get(segment.name, 0) >= segment_bytes(self.folder, segment)
 
-    def _scan(self) -> dict[str, list[Segment]]:
-        """Return the segments of each worker by age, and learn who lives. Deaths are learned first: see Strategy."""
-        found = workers_in(self.folder)
-        self._workers |= found
-        for worker_id in self._workers - self._dead:
-            if not is_alive(self.folder, worker_id):
-                self._dead.add(worker_id)
-        by_worker: dict[str, list[Segment]] = {worker_id: [] for worker_id in found}
-        for segment in segments_in(self.folder):
-            by_worker.setdefault(segment.worker_id, []).append(segment)
+    def _list(self) -> dict[str, list[Segment]]:
+        """Return the segments of each worker by age, as they are now; of one that left only its lock, none."""
+        names = names_in(self.folder)
+        if names == self._listed:
+            return self._by_worker
+        by_worker: dict[str, list[Segment]] = {worker_id: [] for worker_id in workers_among(names)}
+        for segment in segments_among(names):
+            by_worker[segment.worker_id].append(segment)
+        for positions in (self._applied, self._read):
+            # Those of removed segments would pile up.
+            for name in positions.keys() - set(names):
+                del positions[name]
+        self._workers |= by_worker.keys()
+        self._listed, self._by_worker = names, by_worker
         return by_worker
+
+    def _learn_deaths(self) -> None:
+        for worker_id in self._workers - self._dead:
+            self._has_died(worker_id)
+
+    def _has_died(self, worker_id: str) -> bool:
+        if worker_id not in self._dead and not is_alive(self.folder, worker_id):
+            self._dead.add(worker_id)
+        return worker_id in self._dead
 
     def _read_worker(self, worker_id: str, segments: list[Segment], batch: "_Reading", max_bytes: int) -> None:
         for index, segment in enumerate(segments):
@@ -196,6 +218,11 @@ class Follower:
                 continue  # another follower removed it: everybody had passed it
             if not (whole and is_finished):
                 break
+        else:
+            return
+        if batch.leaves_rest and self._has_died(worker_id):
+            start = batch.positions.get(segment.name, position)
+            batch.read_segment(self.folder, segment, start, is_finished=True, max_bytes=max_bytes)
 
 
 class _Reading:
@@ -208,9 +235,12 @@ class _Reading:
         self.unreadable = 0
         self.size = 0
         self.is_full = False
+        self.leaves_rest = False
+        """Whether an unfinished segment that was read last has something behind its last line."""
 
     def read_segment(self, folder: Path, segment: Segment, position: int, *, is_finished: bool, max_bytes: int) -> bool:
         """Take lines from `position` on; return whether the end of the segment was reached."""
+        self.leaves_rest = False
         if segment_bytes(folder, segment) <= position:
             return True
         descriptor = os.open(folder / segment.name, os.O_RDONLY | os.O_CLOEXEC)
@@ -225,9 +255,12 @@ class _Reading:
                     continue
                 if end:
                     self._take(segment, position, data[:end])
-                if at_end and is_finished and end < len(data):
-                    self._pass_over(segment, position + end, "torn")
-                    end = len(data)
+                if at_end and end < len(data):
+                    if is_finished:
+                        self._pass_over(segment, position + end, "torn")
+                        end = len(data)
+                    else:
+                        self.leaves_rest = True
                 if end:
                     self.positions[segment.name] = position + end
                     self.size += end

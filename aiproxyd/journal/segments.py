@@ -5,6 +5,7 @@ a lock `<worker id>.lock` a worker, which the kernel holds for as long as the wo
 import fcntl
 import os
 import re
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ class Segment(NamedTuple):
     @property
     def name(self) -> str:
         """Its file name."""
-        return segment_name(self.worker_id, self.sequence)
+        return f"{self.worker_id}-{self.sequence:08d}.jsonl"
 
 
 def segment_name(worker_id: str, sequence: int) -> str:
@@ -31,7 +32,7 @@ def segment_name(worker_id: str, sequence: int) -> str:
     Raises:
         ValueError: `worker_id` cannot be a part of a file name.
     """
-    return f"{_checked(worker_id)}-{sequence:08d}.jsonl"
+    return Segment(_checked(worker_id), sequence).name
 
 
 def lock_name(worker_id: str) -> str:
@@ -51,12 +52,21 @@ def segment_of(name: str) -> Segment | None:
 
 def segments_in(folder: Path) -> list[Segment]:
     """Return the segments in `folder`, by worker and age; none when there is no such folder."""
-    return sorted(segment for name in _names(folder) if (segment := segment_of(name)))
+    return segments_among(names_in(folder))
+
+
+def segments_among(names: Iterable[str]) -> list[Segment]:
+    """Return the segments that have their names among those of files, by worker and age."""
+    return sorted(segment for name in names if (segment := segment_of(name)))
 
 
 def workers_in(folder: Path) -> set[str]:
     """Return the ids of the workers that left a lock or a segment in `folder`."""
-    names = _names(folder)
+    return workers_among(names_in(folder))
+
+
+def workers_among(names: Collection[str]) -> set[str]:
+    """Return the ids of the workers whose lock or segment has its name among those of files."""
     locks = {name.removesuffix(_LOCK_SUFFIX) for name in names if name.endswith(_LOCK_SUFFIX)}
     workers = {worker_id for worker_id in locks if _WORKER_ID.match(worker_id)}
     return workers.union(segment.worker_id for name in names if (segment := segment_of(name)))
@@ -100,7 +110,8 @@ def journal_bytes(folder: Path) -> int:
     return sum(segment_bytes(folder, segment) for segment in segments_in(folder))
 
 
-def _names(folder: Path) -> list[str]:
+def names_in(folder: Path) -> list[str]:
+    """Return the names of all that is in `folder`; none when there is no such folder."""
     try:
         return os.listdir(folder)  # noqa: PTH208  (names are all we need)
     except FileNotFoundError:

@@ -67,6 +67,15 @@ async def test_it_does_not_say_what_serves(serve):
     assert b"\r\nserver:" not in (await exchange(port, GET)).lower()
 
 
+async def test_every_answer_has_the_date_of_its_request(serve, monkeypatch):
+    _, port = await serve(hello)
+    now = 1_000_000_000.9
+    monkeypatch.setattr(server_module.time, "time", lambda: now)
+    for date in (b"Sun, 09 Sep 2001 01:46:40 GMT", b"Sun, 09 Sep 2001 01:46:41 GMT"):
+        assert (await exchange(port, GET)).count(b"\r\ndate: " + date + b"\r\n") == 1
+        now += 1.0
+
+
 async def test_a_head_request_gets_no_body(serve):
     _, port = await serve(hello)
     answer = await exchange(port, GET.replace(b"GET", b"HEAD"))

@@ -132,6 +132,48 @@ def test_a_worker_is_lost_when_it_is_dead_and_everything_of_it_is_applied(tmp_pa
     assert follower.lost_workers() == []
 
 
+def test_what_a_worker_wrote_before_it_died_comes_before_it_is_lost(tmp_path: Path) -> None:
+    writer = JournalWriter(tmp_path, "w", max_segment_bytes=100)
+    _write(writer, _numbered(0, 1))
+    follower = Follower(tmp_path, {})
+    _read_all(follower)
+    # Into segments that no look has seen.
+    _write(writer, _numbered(1, 6))
+    writer.close()
+    assert follower.lost_workers() == []
+    assert follower.remove_consumed() == []
+    assert _read_all(follower) == _numbered(1, 6)
+    assert follower.lost_workers() == ["w"]
+
+
+def test_a_worker_whose_files_another_follower_removed_is_lost_all_the_same(tmp_path: Path) -> None:
+    writer = JournalWriter(tmp_path, "w")
+    _write(writer, _numbered(0, 3))
+    store, live = Follower(tmp_path, {}), Follower(tmp_path, {})
+    _read_all(store), _read_all(live)
+    writer.close()
+    store.forget(*store.lost_workers())
+    store.remove_consumed(live.positions)
+    assert list(tmp_path.iterdir()) == []
+    assert not live.read()
+    assert live.lost_workers() == ["w"]
+
+
+def test_positions_of_removed_segments_do_not_pile_up(tmp_path: Path) -> None:
+    writer = JournalWriter(tmp_path, "w", max_segment_bytes=100)
+    _write(writer, _numbered(0, 6))
+    store, live = Follower(tmp_path, {}), Follower(tmp_path, {})
+    _read_all(store), _read_all(live)
+    gone = store.remove_consumed(live.positions)
+    assert gone
+    for follower in (store, live):
+        follower.read()
+        assert follower.positions.keys() == {segment.name for segment in segments_in(tmp_path)}
+    store.rewind(dict.fromkeys(gone, 1))
+    store.read()
+    assert store.positions.keys() == live.positions.keys()
+
+
 def test_a_segment_goes_when_it_is_finished_and_both_followers_passed_it(tmp_path: Path) -> None:
     writer = JournalWriter(tmp_path, "w", max_segment_bytes=100)
     _write(writer, _numbered(0, 6))
