@@ -18,6 +18,7 @@ that arrives together with data would otherwise be missed.
 
 import asyncio
 import fcntl
+import ipaddress
 import logging
 import os
 import socket
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 # What one move takes at most: large enough that system calls do not count, small enough to be fair (about 0.2 ms).
 _MOVE_BYTES = 1 << 20
 _COPY_BYTES = 65536
+
+# A move of so much is bulk: more of the same is on its way.
+_BULK_BYTES = 16384
 
 # Unprivileged users have 64 MiB of pipe buffers (fs.pipe-user-pages-soft); half of it is ours, the rest of a tunnel's pipes
 # have the default 64 KiB. A pipe's pages exist only while bytes are in it.
@@ -176,8 +180,8 @@ class _Direction:
     """From one socket to the other."""
 
     __slots__ = (
-        "_copied", "_has_ended", "_is_broken", "_is_reading", "_is_writing", "_pipe", "_piped", "_sink", "_sink_fd", "_source", "_source_fd",
-        "_tunnel", "is_over", "moved_bytes",
+        "_copied", "_has_ended", "_is_broken", "_is_bulk", "_is_reading", "_is_writing", "_pipe", "_piped", "_sink", "_sink_fd", "_source",
+        "_source_fd", "_tunnel", "is_over", "moved_bytes",
     )  # fmt: skip
 
     def __init__(self, tunnel: Tunnel, source: socket.socket, sink: socket.socket) -> None:
@@ -193,6 +197,8 @@ class _Direction:
         """Bytes that were copied for want of a pipe, and not sent yet."""
         self._has_ended = False
         self._is_broken = False
+        self._is_bulk = False
+        """Whether a move was ever bulk."""
         self._is_reading = False
         self._is_writing = False
         self.is_over = False
@@ -256,6 +262,9 @@ class _Direction:
         if count:
             if not self._is_broken and self._source.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 self._is_broken = True
+            if count >= _BULK_BYTES and not self._is_bulk:
+                self._is_bulk = True
+                _do_not_pace(self._sink)
             self._write()
             if self._is_broken:
                 # The loop may never call again; what came before the reset is still to be moved.
@@ -300,3 +309,24 @@ class _Direction:
         if self._pipe is not None and not self._piped:
             self._tunnel._pipes.give(self._pipe)  # noqa: SLF001
             self._pipe = None
+
+
+def _do_not_pace(sink: socket.socket) -> None:
+    """Let a socket to this machine send as fast as its peer reads.
+
+    BBR paces, by a timer of each socket unless the interface does it: in turns 0.29 ms a MB of TLS with it and 0.25 without, 0.28
+    and 0.23 of raw bytes. Towards other machines, and with other algorithms, the operator's choice stands.
+    """
+    try:
+        if not sink.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).startswith(b"bbr"):
+            return
+        if is_loopback(sink.getpeername()[0]):
+            sink.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
+    except OSError:
+        pass  # no TCP socket, or a system that does not allow it: then it is paced
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether an IP address is one of this machine's own, also where an IPv6 socket shows one of IPv4."""
+    parsed = ipaddress.ip_address(address)
+    return (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback

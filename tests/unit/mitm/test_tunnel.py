@@ -11,7 +11,7 @@ import pytest
 
 from aiproxyd.mitm.deadlines import Deadlines
 from aiproxyd.mitm.pair import Pair
-from aiproxyd.mitm.tunnel import PipePool, Tunnel
+from aiproxyd.mitm.tunnel import PipePool, Tunnel, is_loopback
 from tests.unit.mitm.stage import connected, until
 
 LOOPS = "both"
@@ -184,6 +184,71 @@ async def test_idle_time_counts_from_the_last_byte():
     await until(lambda: ends.reasons == ["idle"])
     await ends.close()
     pool.close()
+
+
+def algorithm(end):
+    return end.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0")
+
+
+async def receive(end, size):
+    received = bytearray()
+    while len(received) < size:
+        received += await asyncio.get_running_loop().sock_recv(end, size - len(received))
+    return bytes(received)
+
+
+@pytest.mark.parametrize(("before", "after"), [(b"bbr", b"reno"), (b"cubic", b"cubic")])
+async def test_bulk_towards_this_machine_is_not_paced_and_nothing_else_is_changed(before, after):
+    pool = PipePool()
+    bulk = Ends("splice", pool)
+    for end in (bulk.tunnel.client, bulk.tunnel.upstream):
+        try:
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, before)
+        except OSError:
+            pytest.skip(f"this system does not offer {before.decode()}")
+    await send_all(bulk.upstream, b"x")
+    assert await receive(bulk.client, 1) == b"x"
+    assert algorithm(bulk.tunnel.client) == before
+    lot = os.urandom(1 << 20)
+    sending = asyncio.ensure_future(send_all(bulk.upstream, lot))
+    assert await receive(bulk.client, len(lot)) == lot
+    await sending
+    assert algorithm(bulk.tunnel.client) == after
+    assert algorithm(bulk.tunnel.upstream) == before
+    await bulk.close()
+    pool.close()
+
+
+async def test_bulk_through_a_unix_socket_passes():
+    pool = PipePool()
+    far, near = socket.socketpair()
+    upstream, near_upstream = connected()
+    for end in (far, near):
+        end.setblocking(False)
+    reasons = []
+    deadlines = Deadlines(tick_seconds=0.02)
+    tunnel = Tunnel(near, near_upstream, pipes=pool, deadlines=deadlines, idle_timeout_seconds=60.0, on_closed=reasons.append)
+    lot = os.urandom(1 << 20)
+    sending = asyncio.ensure_future(send_all(upstream, lot))
+    assert await receive(far, len(lot)) == lot
+    await sending
+    upstream.close()
+    assert await asyncio.get_running_loop().sock_recv(far, 1) == b""
+    far.close()
+    await until(lambda: reasons == ["eof"])
+    tunnel.close()
+    deadlines.close()
+    pool.close()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"])
+def test_an_address_is_this_machines_own(address):
+    assert is_loopback(address)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", "::ffff:10.0.0.1", "2001:db8::1", "fe80::1%eth0"])
+def test_an_address_is_another_machines(address):
+    assert not is_loopback(address)
 
 
 def descriptors():
