@@ -21,15 +21,14 @@ from aiproxyd.storage.store import Store
 
 log = structlog.get_logger("aiproxyd.fold")
 
-# How long a line waits before it is looked for: at first, and at most, when nothing has come for a while. Halves of each other, so that
-# both readers, and whoever else looks now and then, wake together (see `beat`).
-LIVE_INTERVAL_SECONDS = 0.125
+# How long a line waits before it is looked for: at first, and at most, when nothing has come for a while. On one beat with whoever else
+# looks now and then (see `beat`).
+LIVE_INTERVAL_SECONDS = 0.25
 MAX_LIVE_INTERVAL_SECONDS = 0.5
 
-# Records wait a little and go together: a transaction costs as much as twenty of them, however few it has, and a thousand fill
-# the pages of the database's indexes better than four times 250, which cost a third more.
-STORE_INTERVAL_SECONDS = 0.5
-MAX_STORE_INTERVAL_SECONDS = 1.0
+# Records wait and go together: a transaction costs as much as twenty of them, however few it has, and a thousand fill the pages of
+# the database's indexes better than four times 250, which cost a third more.
+STORE_INTERVAL_SECONDS = 1.0
 STORE_READ_BYTES = 1 << 20
 
 # How often dead workers and consumed segments are looked for: it means a try at every worker's lock.
@@ -134,7 +133,6 @@ class Fold:
 
     async def _run_store(self) -> None:
         retry_seconds = FIRST_RETRY_SECONDS
-        interval_seconds = STORE_INTERVAL_SECONDS
         while True:
             try:
                 batch = await self._write_store()
@@ -153,15 +151,8 @@ class Fold:
                 log.info("the store takes records again")
                 self.store_error = ""
             retry_seconds = FIRST_RETRY_SECONDS
-            interval_seconds = STORE_INTERVAL_SECONDS if batch else min(interval_seconds * 2, MAX_STORE_INTERVAL_SECONDS)
-            # While lines come, one transaction an interval is cheaper than many; far behind there is nothing to wait for.
-            if batch.is_full:
-                await asyncio.sleep(0)
-            elif batch:
-                # All of it after the last transaction, however long that took.
-                await asyncio.sleep(interval_seconds)
-            else:
-                await next_beat(interval_seconds)
+            # Far behind there is nothing to wait for.
+            await (asyncio.sleep(0) if batch.is_full else next_beat(STORE_INTERVAL_SECONDS))
 
     async def _rewind(self) -> None:
         """Stand where the store does: a transaction whose answer was lost may have been committed."""

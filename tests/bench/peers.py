@@ -104,8 +104,8 @@ class Peer:
         """Return the CPU time once it rests: what it does after an answer counts as well."""
         before = self.cpu_seconds()
         for _ in range(60):
-            # Longer than any of them waits before it goes on: records are stored up to a second later.
-            time.sleep(1.2)
+            # Longer than any of them waits before it goes on: records are stored up to five quarters of a second later.
+            time.sleep(1.5)
             after = self.cpu_seconds()
             # A hundredth of a core is what timers of an idle process may take.
             if after - before <= 0.015:
