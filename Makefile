@@ -38,7 +38,7 @@ $(VENV)/.system: tests/install_system.sh | $(VENV)/.dev
 	@tests/install_system.sh
 	@touch $@
 
-# Three workers on two cores: stories wait for clocks and processes a third of their time.
+# One more than the two cores it is made for: stories wait for clocks and processes a third of their time.
 test: $(VENV)/.dev $(VENV)/.system ## Install what is needed and run every test.
 	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 

@@ -6,7 +6,7 @@ then. Not a scheduler: whoever looks has a loop of its own, and only its waiting
 
 import asyncio
 
-# Of a period: what has taken longer waits for the beat after the next one, or the slow would look all the time.
+# Of a period: who is done less than this before a beat waits for the one after, or the slow would look all the time.
 _SHORTEST_WAIT = 0.25
 
 

@@ -21,8 +21,8 @@ from aiproxyd.storage.store import Store
 
 log = structlog.get_logger("aiproxyd.fold")
 
-# How long a line waits before it is looked for: at first, and at most, when nothing has come for a while. On one beat with whoever else
-# looks now and then (see `beat`).
+# How long a line waits before it is looked for, by five quarters at most (see `beat`): at first, and when nothing has come for a while.
+# On one beat with whoever else looks now and then.
 LIVE_INTERVAL_SECONDS = 0.25
 MAX_LIVE_INTERVAL_SECONDS = 0.5
 
@@ -115,7 +115,7 @@ class Fold:
             await (asyncio.sleep(0) if batch.is_full else next_beat(interval_seconds))
 
     def _read_live(self, *, tidies: bool = False) -> Batch:
-        """Show the sinks one batch and return it; false when there was none."""
+        """Show the sinks one batch and return it, empty when there was none."""
         batch = self._live.read()
         # Before the sinks, so that a line one of them trips over is not met again and again.
         self._live.mark_applied(batch.positions)
@@ -162,7 +162,7 @@ class Fold:
             self._stored.rewind()
 
     async def _write_store(self, *, tidies: bool = False) -> Batch:
-        """Apply one batch and return it; false when there was none."""
+        """Apply one batch and return it, empty when there was none."""
         batch = self._stored.read(max_bytes=STORE_READ_BYTES)
         if batch:
             started = time.monotonic()

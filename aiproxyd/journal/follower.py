@@ -11,7 +11,7 @@ Facts:
 Strategy: whether a segment is finished is decided before its bytes are read, so what is found behind the last line feed of a
 finished segment will never become a line and is passed over. In an unfinished one it is a line that is still being written: only then
 is the worker's lock tried, and if it is dead the bytes are read again. Most looks find nothing; they list the folder and ask for the
-size of each worker's last segment.
+size of each segment that is left.
 A line that cannot be understood is counted and passed over; a bad line must not hold up the good ones behind it.
 """
 

@@ -109,6 +109,7 @@ class Stream:
             error = exc if isinstance(exc, OSError) else OSError(str(exc))
             self._loop.call_soon(self._guard, self._secured, error)
             return
+        self._use(self.socket)
         if server_side:
             self._watch_reads()  # the client speaks first
         else:
@@ -135,7 +136,6 @@ class Stream:
             return
         self._ignore_reads()
         self._ignore_writes()
-        self._use(self.socket)
         on_secured(error)
 
     def _use(self, connection: socket.socket) -> None:

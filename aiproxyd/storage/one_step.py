@@ -1,8 +1,8 @@
 """A connection to SQLite that asks its thread once for each statement. What it gives is what SQLAlchemy takes of a driver's.
 
 Facts: aiosqlite runs everything in a thread of the connection, and each step is a way there and back: four context switches and two
-turns of the loop, 50 µs and more. SQLAlchemy makes a cursor, executes, fetches and closes, each of them a
-step. A transaction of a batch took 31 steps and takes 11, and a small one costs 0.72 of what it did.
+turns of the loop, 50 µs and more. SQLAlchemy makes a cursor, executes, fetches and closes, each of them a step. A transaction of a
+batch took 31 steps and takes 11, and a small one costs 0.72 of what it did.
 """
 
 import contextlib

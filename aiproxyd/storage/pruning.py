@@ -8,7 +8,6 @@ import datetime as dt
 import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import ColumnElement
 from sqlalchemy.engine import URL
@@ -160,9 +159,8 @@ async def _file_bytes(connection: AsyncConnection) -> int:
 async def _free(connection: AsyncConnection, pages: int) -> int:
     """Cut off at most `pages` pages and return how many went."""
     before = await _pragma(connection, "freelist_count")
-    # A step a page, and only fetching takes every step; SQLAlchemy fetches nothing from a statement without columns.
-    driver: Any = (await connection.get_raw_connection()).driver_connection
-    await driver.execute_fetchall(f"PRAGMA incremental_vacuum({pages})")
+    # A step of SQLite a page, all of which are taken when rows are fetched, though there are none (see `one_step`).
+    await connection.exec_driver_sql(f"PRAGMA incremental_vacuum({pages})")
     return before - await _pragma(connection, "freelist_count")
 
 

@@ -393,8 +393,8 @@ class Store:
     async def _whole[T](self, write: Coroutine[Any, Any, T]) -> T:
         """Return what `write` returns, and do not let it be cut.
 
-        Who is cancelled meanwhile stops waiting, and the write goes on to its end. Cut in two, a connection of SQLite would
-        keep the write lock until the garbage collector finds the statement that was left open.
+        Who is cancelled meanwhile stops waiting, and the write goes on to its end, for which `positions` and `close` wait: of one
+        that was cut nobody would know whether it was committed.
         """
         task = asyncio.ensure_future(write)
         self._writes.add(task)

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from aiproxyd.journal.follower import Follower, end_positions
-from aiproxyd.journal.segments import segments_in
+from aiproxyd.journal.segments import segment_bytes, segments_in
 from aiproxyd.journal.writer import JournalWriter
 from aiproxyd.model.observation import InterceptionDescribed, RecordsLost, WorkerStarted
 
@@ -87,6 +87,20 @@ def test_a_line_that_a_dead_worker_left_unfinished_is_passed_over(tmp_path: Path
     assert follower.lag_bytes() == 0
 
 
+def test_whole_lines_before_a_torn_one_come_once_when_the_death_is_learned_in_the_same_look(tmp_path: Path) -> None:
+    writer = JournalWriter(tmp_path, "w")
+    _write(writer, _numbered(0, 3))
+    os.write(writer._segment, b'{"torn')
+    writer.close()
+    follower = Follower(tmp_path, {})
+    batch = follower.read()
+    assert [observation for _, observation in batch.lines] == _numbered(0, 3)
+    assert batch.unreadable == 1
+    follower.mark_applied(batch.positions)
+    assert not follower.read()
+    assert follower.lost_workers() == ["w"]
+
+
 def test_lines_that_cannot_be_understood_do_not_hold_up_the_others(tmp_path: Path) -> None:
     (tmp_path / "w-00000001.jsonl").write_bytes(
         b'{"o":"records_lost","at":0,"count":1}\n'
@@ -135,14 +149,18 @@ def test_a_worker_is_lost_when_it_is_dead_and_everything_of_it_is_applied(tmp_pa
 def test_what_a_worker_wrote_before_it_died_comes_before_it_is_lost(tmp_path: Path) -> None:
     writer = JournalWriter(tmp_path, "w", max_segment_bytes=100)
     _write(writer, _numbered(0, 1))
+    filled = 1
+    while segment_bytes(tmp_path, segments_in(tmp_path)[0]) < 100:
+        _write(writer, _numbered(filled, filled + 1))
+        filled += 1
     follower = Follower(tmp_path, {})
     _read_all(follower)
-    # Into segments that no look has seen.
-    _write(writer, _numbered(1, 6))
+    # Into segments that no look has seen; the first one does not grow any more.
+    _write(writer, _numbered(filled, filled + 5))
     writer.close()
     assert follower.lost_workers() == []
-    assert follower.remove_consumed() == []
-    assert _read_all(follower) == _numbered(1, 6)
+    assert follower.remove_consumed() == ["w-00000001.jsonl"]
+    assert _read_all(follower) == _numbered(filled, filled + 5)
     assert follower.lost_workers() == ["w"]
 
 

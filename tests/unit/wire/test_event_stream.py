@@ -140,6 +140,19 @@ def test_events_before_one_that_is_too_large_are_returned_first() -> None:
         decoder.feed(b"data: b\n\n")
 
 
+def test_a_carriage_return_ends_a_line_also_in_an_event_that_comes_alone() -> None:
+    decoder = EventStreamDecoder(max_event_bytes=MANY)
+    assert decoder.feed(b"data: a\n\n") == [message(b"a")]
+    assert decoder.feed(b"data: b\rdata: c\n\n") == [message(b"b\nc")]
+
+
+def test_an_event_that_comes_alone_is_held_against_the_limit() -> None:
+    decoder = EventStreamDecoder(max_event_bytes=20)
+    assert decoder.feed(b"data: a\n\n") == [message(b"a")]
+    with pytest.raises(EventTooLarge):
+        decoder.feed(b"data: " + b"b" * 20 + b"\n\n")
+
+
 def test_lines_without_meaning_are_not_held_against_the_limit_of_their_event() -> None:
     stream = b"data: a\n" + b": keep-alive\n" * 1000 + b"\n"
     assert decode([stream], max_event_bytes=32) == [message(b"a")]
