@@ -7,8 +7,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# A header with a body behind it: the words alone occur in code that reads keys. In two pieces, or it would look like one itself.
-PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE" rb" KEY-----\s+[A-Za-z0-9+/=\s]{60,}")
+# The header alone: a test that needs one puts it together (`tests.support.certificates.pem`), as it is done here, so that whoever looks
+# for keys finds none.
+PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE" rb" KEY-----")
 
 _NOT_OURS = {".venv", "build", "dist", "node_modules", "bench-results", "fuzz-findings", "htmlcov"}
 

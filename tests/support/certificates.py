@@ -53,3 +53,13 @@ class Certificates:
         self._authority.issue_cert(*hosts).configure_cert(context)
         context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
         return context
+
+
+def pem(kind: str, body: str) -> bytes:
+    """Return a block of PEM with any text as its body.
+
+    Args:
+        kind: What its header names, as `PRIVATE KEY`, which stands in no file as a whole header.
+        body: What stands between the two lines.
+    """
+    return f"-----BEGIN {kind}-----\n{body}\n-----END {kind}-----\n".encode()

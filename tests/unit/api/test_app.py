@@ -15,6 +15,7 @@ from aiproxyd.api.gate import OPEN_PATHS, is_local_name
 from aiproxyd.api.live import LiveFeed
 from aiproxyd.api.server import AdminServer
 from aiproxyd.telemetry.families import create_registry
+from tests.support.certificates import pem
 
 TOKEN = "correct horse battery staple"
 
@@ -125,14 +126,14 @@ async def test_the_ca_certificate_is_a_download(client, state, path):
 
 async def test_of_a_file_that_holds_more_only_the_certificate_is_served(client, state):
     certificate = state.pem
-    state.pem = b"-----BEGIN EC PRIVATE KEY-----\nMHcCAQEE\n-----END EC PRIVATE KEY-----\n" + certificate
+    state.pem = pem("EC PRIVATE KEY", "MHcCAQEE") + certificate
     body = (await client.get("/ca-cert.pem")).content
     assert body.strip() == certificate.strip()
     assert b"PRIVATE" not in body
 
 
 async def test_no_certificate_is_not_found(client, state):
-    state.pem = b"-----BEGIN EC PRIVATE KEY-----\nMHcCAQEE\n-----END EC PRIVATE KEY-----\n"
+    state.pem = pem("EC PRIVATE KEY", "MHcCAQEE")
     response = await client.get("/ca-cert.pem")
     assert response.status_code == 404
     assert b"PRIVATE" not in response.content

@@ -9,10 +9,11 @@ from aiproxyd.ca.authority import CertificateAuthority
 from aiproxyd.ca.bundle import bundle_of, certificates_in, client_files, system_roots
 from aiproxyd.config.schema import Config
 from aiproxyd.exceptions import CertificateError
+from tests.support.certificates import pem
 
 
 def _block(text: str) -> bytes:
-    return f"-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----".encode()
+    return pem("CERTIFICATE", text).rstrip()
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_certificates_are_taken_once_and_keys_and_prose_are_left_out() -> None:
-    key = b"-----BEGIN PRIVATE KEY-----\nsecret\n-----END PRIVATE KEY-----\n"
+    key = pem("PRIVATE KEY", "secret")
     content = b"hello\n" + _block("a") + b"\n" + key + _block("b") + b"\n" + _block("a")
     assert certificates_in(content) == _block("a") + b"\n" + _block("b") + b"\n"
     assert certificates_in(key) == b""

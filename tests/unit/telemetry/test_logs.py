@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiproxyd.telemetry.logs import HIDDEN, Human, configure_logging, escape, hide_secrets, secrets
+from tests.support.certificates import pem
 
 
 class Terminal(io.StringIO):
@@ -191,8 +192,8 @@ def test_an_absent_secret_is_shown_as_absent():
         ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dBjftJeZ4CVP", "[hidden]"),
         ("postgresql://user:pass@db/aiproxyd", "postgresql://[hidden]@db/aiproxyd"),
         ("http://:pass@proxy:3128", "http://[hidden]@proxy:3128"),
-        ("-----BEGIN EC PRIVATE KEY-----\nMHcC\n-----END EC PRIVATE KEY-----\nrest", "[hidden]\nrest"),
-        ("-----BEGIN PRIVATE KEY-----\nMHcC", "[hidden]"),
+        (pem("EC PRIVATE KEY", "MHcC").decode() + "rest", "[hidden]\nrest"),
+        (pem("PRIVATE KEY", "MHcC").decode().partition("\n-----END")[0], "[hidden]"),
         ("a task of risk-management is sk-short", "a task of risk-management is sk-short"),
         ("http://127.0.0.1:8888/path@x", "http://127.0.0.1:8888/path@x"),
         ("Basic setup", "Basic setup"),
