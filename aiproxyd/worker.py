@@ -255,6 +255,8 @@ class Worker:
 
     async def _tell_sessions(self) -> None:
         """Let control know whose sessions are in use, so that it goes on asking for those and no others. Endless."""
+        # Most daemons never meet one, and a look goes through everything that is open.
+        await self._identity.met_session.wait()
         told: frozenset[str] = frozenset()
         while True:
             await asyncio.sleep(SESSIONS_SECONDS)

@@ -26,6 +26,8 @@ class RemoteIdentity:
 
     def __init__(self, channel: Channel, *, cache_seconds: float) -> None:
         self.cache_seconds = cache_seconds
+        self.met_session = asyncio.Event()
+        """Set once somebody was let in by a session (see `Principal`)."""
         self._channel = channel
         self._questions = itertools.count(1)
         self._open: dict[int, asyncio.Future[Identified]] = {}
@@ -76,6 +78,8 @@ class RemoteIdentity:
             return
         waiting = self._open.get(answer.question)
         if waiting is not None and not waiting.done():
+            if answer.principal is not None and answer.principal.session:
+                self.met_session.set()
             waiting.set_result(Identified(answer.principal, answer.fresh_seconds))
 
     def forget(self) -> None:

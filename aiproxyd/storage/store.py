@@ -26,6 +26,7 @@ from aiproxyd.storage.costs import Repricing, reprice_page
 from aiproxyd.storage.engine import READ_ONLY, create_engine, in_pieces, prepare_sqlite_file, sqlite_file, translated, url_of
 from aiproxyd.storage.figures import keeping_figures, rebuild
 from aiproxyd.storage.ingest import ingest, save_positions
+from aiproxyd.storage.last_write import written_at
 from aiproxyd.storage.queries import InterceptionFilter, list_interceptions, show_interception
 from aiproxyd.storage.rows import Changes, Row, time_of
 from aiproxyd.storage.tables import interceptions, journal_positions, token_usages, unknown_events
@@ -389,6 +390,10 @@ class Store:
     def is_sqlite(self) -> bool:
         """Whether the database is a file of ours."""
         return self._engine.dialect.name == "sqlite"
+
+    def written_at(self) -> object | None:
+        """Return what is another value after any later write, by whatever process; None where only a question can tell."""
+        return written_at(sqlite_file(self._engine.url)) if self.is_sqlite else None
 
     async def _whole[T](self, write: Coroutine[Any, Any, T]) -> T:
         """Return what `write` returns, and do not let it be cut.

@@ -90,6 +90,23 @@ def test_tunnels_and_decrypted_connections_end_by_themselves(
     assert record["outcome"] != "completed", json.dumps(record)
 
 
+def test_a_revocation_is_seen_as_soon_when_the_store_was_not_written_to_for_a_while(
+    own_daemon: DaemonMaker, origins: dict[str, Origin]
+) -> None:
+    daemon = own_daemon(config={"egress": {"hosts": {"echo.example.com": f"127.0.0.1:{origins['echo.example.com'].port}"}}})
+    files = [daemon.store_file, daemon.store_file.with_name(f"{daemon.store_file.name}-wal")]
+    for _ in range(2):
+        token = next(word for word in daemon.command("user", "add", "carol").stdout.split() if word.startswith("aip_"))
+        with Wire(daemon) as tunnel:
+            assert tunnel.connect("echo.example.com:443", user="carol", token=token).status == 200
+            # Long enough that control asked for the users after the last write and has no reason to ask again.
+            eventually(lambda: max(file.stat().st_mtime for file in files) < time.time() - 7, "the store to be left alone", 60)
+            began = time.monotonic()
+            daemon.command("user", "revoke", "carol")
+            assert is_over(tunnel.receive)
+            assert time.monotonic() - began < REVOCATION_SECONDS + MACHINE_SECONDS
+
+
 @pytest.mark.parametrize("path", [*ENGINES, "own keys"])
 def test_a_coder_session_that_ends_takes_with_it_what_it_has_open_and_leaves_the_user_s_other_ones(
     own_daemon: DaemonMaker, provider: FakeProvider, origins: dict[str, Origin], model: str, path: str, tmp_path: Path

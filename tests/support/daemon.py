@@ -441,11 +441,11 @@ class Daemon:
     def _look(self, model: str, expression: str) -> Any:
         """Return one value over the records whose model begins with `model`."""
         query = f"SELECT {expression} FROM interceptions WHERE substr(coalesce(model, ''), 1, ?) = ?"
-        with contextlib.closing(sqlite3.connect(f"file:{self._store_file}?mode=ro", uri=True)) as store:
+        with contextlib.closing(sqlite3.connect(f"file:{self.store_file}?mode=ro", uri=True)) as store:
             return store.execute(query, (len(model), model)).fetchone()[0]
 
     @property
-    def _store_file(self) -> Path:
+    def store_file(self) -> Path:
         return self.data_dir / "aiproxyd.sqlite3"
 
     def _query(self, model: str) -> list[dict[str, Any]]:
@@ -456,7 +456,7 @@ class Daemon:
         since = datetime.fromisoformat(first).replace(tzinfo=UTC)
 
         async def read() -> list[dict[str, Any]]:
-            store = await Store.open(f"sqlite+aiosqlite:///{self._store_file}", create=False)
+            store = await Store.open(f"sqlite+aiosqlite:///{self.store_file}", create=False)
             found: list[dict[str, Any]] = []
             try:
                 while True:

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from aiproxyd import revocations
+from aiproxyd.exceptions import StorageError
 from aiproxyd.model.principal import id_of_name
 from aiproxyd.revocations import watch_revocations
 from aiproxyd.storage.store import Store
+from aiproxyd.storage.users import StoredUser
 
 
 async def test_revoked_users_and_those_with_another_token_are_told_and_nobody_else(
@@ -58,3 +60,55 @@ async def test_revoked_users_and_those_with_another_token_are_told_and_nobody_el
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
         await store.close()
+
+
+class Asked:
+    """A store that says when it was written to, and counts how often its users are asked for."""
+
+    def __init__(self, written_at: object | None) -> None:
+        self.at = written_at
+        self.questions = self.looks = 0
+        self.fails = False
+
+    def written_at(self) -> object | None:
+        self.looks += 1
+        return self.at
+
+    async def list_users(self) -> list[StoredUser]:
+        self.questions += 1
+        if self.fails:
+            raise StorageError("it is not there")
+        return []
+
+    async def look(self, times: int = 3) -> int:
+        """Wait for so many looks and return how many of them led to a question."""
+        looks, questions = self.looks, self.questions
+        async with asyncio.timeout(30):
+            while self.looks < looks + times:
+                await asyncio.sleep(0.005)
+        return self.questions - questions
+
+
+async def test_a_store_is_asked_when_it_was_written_to_or_does_not_know_and_after_a_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(revocations, "LOOK_SECONDS", 0.01)
+    store = Asked(1)
+    watching = asyncio.ensure_future(watch_revocations(store, list, lambda _: None))  # type: ignore[arg-type]
+    try:
+        await store.look()
+        assert await store.look() == 0
+        store.at = 2
+        assert await store.look() == 1
+        store.at = None
+        assert await store.look() >= 2
+        store.at = 2
+        assert await store.look() == 1  # it may have been another one meanwhile
+        store.fails, store.at = True, 3
+        assert await store.look() >= 2
+        store.fails = False
+        assert await store.look() >= 1
+        assert await store.look() == 0
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import itertools
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -102,8 +104,7 @@ async def test_a_file_that_comes_and_goes_is_told(file):
         await told.once()
 
 
-async def test_a_folder_that_is_replaced_is_watched_again(file, tmp_path, monkeypatch):
-    monkeypatch.setattr(watching, "LOOK_SECONDS", 0.2)
+async def test_a_folder_that_is_replaced_is_looked_into_again(file, tmp_path):
     async with Told(file) as told:
         file.parent.rename(tmp_path / "old")
         file.parent.mkdir()
@@ -125,15 +126,27 @@ async def test_files_that_are_named_later_are_watched_too(file, tmp_path):
         await told.once()
 
 
-async def test_without_events_of_the_system_files_are_looked_at_now_and_then(file, monkeypatch):
-    def refuse(*_, **__):
-        raise OSError("no inotify instance is left")
+async def test_files_are_looked_at_as_often_as_is_said_and_no_thread_waits_for_them(file, monkeypatch):
+    monkeypatch.setattr(watching, "LOOK_SECONDS", 0.05)
+    threads = threading.active_count()
+    looked_at: list[float] = []
 
-    monkeypatch.setattr(watching, "awatch", refuse)
-    monkeypatch.setattr(watching, "LOOK_SECONDS", 0.1)
-    async with Told(file) as told:
-        file.write_text("two")
-        await told.once()
+    def files() -> set[Path]:
+        looked_at.append(asyncio.get_running_loop().time())
+        return {file}
+
+    changes = FileWatcher(files).changes()
+    waiting = asyncio.ensure_future(anext(changes))
+    async with asyncio.timeout(20):
+        while len(looked_at) < 6:
+            await asyncio.sleep(0.01)
+    assert threading.active_count() == threads
+    assert not waiting.done()
+    # The first two are of the beginning; a beat is 1.25 periods away at most, and 0.25 at least.
+    assert all(later - earlier > 0.2 * watching.LOOK_SECONDS for earlier, later in itertools.pairwise(looked_at[1:]))
+    file.write_text("two")
+    await asyncio.wait_for(waiting, 20)
+    await changes.aclose()
 
 
 async def test_a_file_that_is_being_written_is_told_when_it_came_to_rest(file, monkeypatch):

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 
+import msgspec
 import pytest
 
 from aiproxyd.channel import Answer, Channel
@@ -149,3 +150,16 @@ async def test_what_is_remembered_is_bounded(rig):
         await rig.identity.authenticate(str(number))
     rig.tasks[-1].cancel()
     assert len(rig.identity._remembered) == MAX_REMEMBERED_ANSWERS
+
+
+async def test_that_a_session_was_met_is_known_once_one_was_and_for_good(rig):
+    for principal, is_met in (
+        (None, False),
+        (ALICE, False),
+        (msgspec.structs.replace(ALICE, session="session:1"), True),
+        (ALICE, True),
+    ):
+        asking = asyncio.ensure_future(rig.identity.authenticate(f"token of {principal}, {is_met}"))
+        await rig.answer(principal)
+        await asking
+        assert rig.identity.met_session.is_set() is is_met
