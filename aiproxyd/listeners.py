@@ -9,6 +9,7 @@ Source: https://www.freedesktop.org/software/systemd/man/latest/sd_listen_fds.ht
 """
 
 import asyncio
+import contextlib
 import os
 import socket
 import time
@@ -76,6 +77,8 @@ async def open_listeners(
             if not sockets:
                 for address in addresses:
                     sockets.append(await _listen_after_others(address, is_held))
+                    if sockets is not listeners.admin:
+                        _defer(sockets[-1])
     except BaseException:
         listeners.close()
         raise
@@ -136,6 +139,16 @@ def listen(address: str) -> socket.socket:
         raise AiproxydError(f"cannot listen on {address}: {exc.strerror}") from exc
     socket_.setblocking(False)
     return socket_
+
+
+def _defer(listener: socket.socket) -> None:
+    """Have the kernel hand over connections with the first bytes that arrive on them, and silent ones a second later.
+
+    Whoever accepts one finds its request there, where else they would be woken twice. A service manager's listeners are left as they
+    are: it has a setting of its own for it (`DeferAcceptSec=`).
+    """
+    with contextlib.suppress(OSError):  # a system that does not know it
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
 
 
 def name_of(socket_: socket.socket) -> str:

@@ -54,12 +54,16 @@ _DENIED: tuple[_Network, ...] = tuple(
 _IPV4_COMPATIBLE = ipaddress.IPv6Network("::/96")
 _CARRY_IPV4_AT_THEIR_END = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::ffff:0:0:0/96"))
 
+# Addresses are the clients' choice, so the number of those that are remembered is bounded.
+_MAX_JUDGED = 1024
+
 
 class AddressRule:
     """Which addresses may be dialled."""
 
     def __init__(self, allowed_private_cidrs: Iterable[str] = ()) -> None:
         self._allowed = tuple(ipaddress.ip_network(cidr) for cidr in allowed_private_cidrs)
+        self._judged: dict[str, bool] = {}
 
     def allows(self, text: str) -> bool:
         """Return whether the address `text` is neither private nor reserved, or is exempt.
@@ -67,6 +71,14 @@ class AddressRule:
         Args:
             text: An IPv4 or IPv6 address, maybe with a zone; anything else is refused.
         """
+        allowed = self._judged.get(text)
+        if allowed is None:
+            if len(self._judged) >= _MAX_JUDGED:
+                self._judged.clear()
+            allowed = self._judged[text] = self._judge(text)
+        return allowed
+
+    def _judge(self, text: str) -> bool:
         try:
             address = ipaddress.ip_address(text.partition("%")[0])
         except ValueError:

@@ -1,11 +1,10 @@
-"""Where clients arrive: an accept loop on inherited sockets, and everybody who is connected, until the last one left.
+"""Where clients arrive, from inherited sockets, and everybody who is connected, until the last one left.
 
 One connection's way from its head to a tunnel, a relay or a refusal is in `inbound`. Not a place of decisions: verdicts come from
 the engine's addons, addresses are checked by `egress`.
 """
 
 import asyncio
-import errno
 import logging
 import socket
 import ssl
@@ -24,6 +23,7 @@ from aiproxyd.mitm.decrypted import DecryptedConnection
 from aiproxyd.mitm.egress import Egress
 from aiproxyd.mitm.gateway_router import Authenticator, GatewayRouter
 from aiproxyd.mitm.inbound import Inbound
+from aiproxyd.mitm.listener import Listener
 from aiproxyd.mitm.pair import Pair
 from aiproxyd.mitm.refusals import RefusalLog
 from aiproxyd.mitm.relay import Relay, RelaySettings, Tap
@@ -41,20 +41,8 @@ from aiproxyd.upstream import Upstreams
 
 log = logging.getLogger(__name__)
 
-# Connections taken at one wake-up; what is left of a longer queue is for the other workers, or for the next turn of the loop.
-_ACCEPTS_PER_WAKE_UP = 32
-
-# How long accepting rests when there are no descriptors left, in seconds.
-_ACCEPT_PAUSE_SECONDS = 1.0
-
 # Of which it is known whom they were about. More within the time of one dial end connections of others that are just beginning.
 _REMEMBERED_REVOCATIONS = 256
-
-_NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
-
-type _Admit = Callable[[socket.socket, tuple[str, int]], None]
-type _Listener = tuple[socket.socket, _Admit]
 
 
 class Decision(Protocol):
@@ -161,10 +149,10 @@ class Front:
         self.refusals = RefusalLog()
         self._pipes = PipePool()
         self.loop = asyncio.get_running_loop()
-        self._listeners: list[_Listener] = [
-            *((listener, self.admit) for listener in sockets),
-            *((listener, self._admit_over_tls) for listener in tls_sockets),
-            *((listener, self._admit_to_gateway) for listener in gateway_sockets),
+        self._listeners = [
+            *(Listener(listening, self.admit, self.loop) for listening in sockets),
+            *(Listener(listening, self._admit_over_tls, self.loop) for listening in tls_sockets),
+            *(Listener(listening, self._admit_to_gateway, self.loop) for listening in gateway_sockets),
         ]
         self._inbounds: set[Inbound] = set()
         # With the id of whose they are; empty where each request says it anew, or nobody does.
@@ -185,9 +173,8 @@ class Front:
 
     def start(self) -> None:
         """Begin to accept."""
-        for listener, admit in self._listeners:
-            listener.setblocking(False)
-            self.loop.add_reader(listener.fileno(), self._accept, listener, admit)
+        for listener in self._listeners:
+            listener.start()
 
     async def serve(self) -> None:
         """Accept until `drain` or `close`."""
@@ -199,8 +186,8 @@ class Front:
         if self.is_draining:
             return
         self.is_draining = True
-        for listener, _ in self._listeners:
-            self.loop.remove_reader(listener.fileno())
+        for listener in self._listeners:
+            listener.stop()
         self._stopped.set()
         for inbound in tuple(self._inbounds):
             inbound.drain()
@@ -301,34 +288,6 @@ class Front:
         self.deadlines.close()
         self._pipes.close()
 
-    # Accepting
-
-    def _accept(self, listener: socket.socket, admit: _Admit) -> None:
-        for _ in range(_ACCEPTS_PER_WAKE_UP):
-            try:
-                connection, address = listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as exc:
-                if exc.errno in _NO_ROOM:
-                    # The listener stays readable, so the loop would spin.
-                    log.warning("accepting rests for a second: %s", exc.strerror)
-                    self.loop.remove_reader(listener.fileno())
-                    self.loop.call_later(_ACCEPT_PAUSE_SECONDS, self._accept_again, listener, admit)
-                    return
-                log.warning("a connection could not be accepted: %s", exc.strerror)
-                return
-            connection.setblocking(False)
-            try:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            except OSError:
-                pass  # reset already: reading says so
-            admit(connection, (str(address[0]), int(address[1])))
-
-    def _accept_again(self, listener: socket.socket, admit: _Admit) -> None:
-        if not self.is_draining:
-            self.loop.add_reader(listener.fileno(), self._accept, listener, admit)
-
     # Who is here
 
     def admit(self, connection: socket.socket, client: tuple[str, int], received: bytes = b"") -> None:
@@ -344,7 +303,7 @@ class Front:
             return
         inbound = Inbound(connection, client, self)
         self._inbounds.add(inbound)
-        inbound.await_head(received)
+        inbound.begin(received)
 
     def _admit_over_tls(self, connection: socket.socket, client: tuple[str, int]) -> None:
         """Begin TLS with a client, and await a request in it."""

@@ -1,7 +1,7 @@
 """A client's connection from its head to what becomes of it: a tunnel, a relay, a plain exchange, or a refusal.
 
-Strategy: the head is peeked at and then exactly it is taken from the socket. What a client sends right behind its CONNECT stays in
-the kernel, where OpenSSL and `splice` find it. A connection that waits for a head holds no task; from a head to its answer it has one.
+Strategy: exactly the head is taken from the socket (`peeked_head`); where it came with the connection, nothing is watched for it.
+A connection that waits for a head holds no task; from a head to its answer it has one.
 
 A refusal keeps the connection when it can, because clients repeat their CONNECT on it, with credentials.
 """
@@ -19,6 +19,7 @@ from aiproxyd.mitm.egress import AddressBlocked
 from aiproxyd.mitm.forward import PlainExchange
 from aiproxyd.mitm.leg import Destination
 from aiproxyd.mitm.pair import LINGER_SECONDS
+from aiproxyd.mitm.peeked_head import take_head
 from aiproxyd.mitm.relay import Relay
 from aiproxyd.mitm.routers import ConnectRouter, destination_of
 from aiproxyd.mitm.upstream_proxy import DialFailed, UpstreamProxy
@@ -42,7 +43,8 @@ if TYPE_CHECKING:  # the two know each other
 
 log = logging.getLogger(__name__)
 
-_PEEK_BYTES = 16384
+_DISCARD_BYTES = 16384
+_TLS_HANDSHAKE = b"\x16"
 
 CONNECTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
@@ -76,22 +78,32 @@ class Inbound:
 
     # Life
 
+    def begin(self, received: bytes = b"") -> None:
+        """Look for a request, which mostly came with the connection, or wait for it; `received` was read of it already."""
+        if received:
+            self.await_head(received)
+        elif self._look():
+            self._wait()
+
     def await_head(self, received: bytes = b"") -> None:
-        """Wait for a request.
+        """Wait for another request.
 
         Args:
             received: What came of it already.
         """
-        front = self._front
-        if front.is_draining:
+        if self._front.is_draining:
             self.close()
             return
         self._head.clear()
+        self._wait()
+        if received:
+            self._take(received)
+
+    def _wait(self) -> None:
+        front = self._front
         self._is_waiting = True
         self._deadline = front.deadlines.start(front.settings.head_timeout_seconds, self._head_too_slow)
         front.loop.add_reader(self._fileno, self._readable)
-        if received:
-            self._take(received)
 
     def drain(self) -> None:
         """Close if no request was begun."""
@@ -123,40 +135,30 @@ class Inbound:
     # The head
 
     def _readable(self) -> None:
-        if not self._is_waiting:
-            return
+        if self._is_waiting:
+            self._look()
+
+    def _look(self) -> bool:
+        """Take what came of a head; return whether there is more to wait for."""
+        head = self._head
         try:
-            peeked = self._connection.recv(_PEEK_BYTES, socket.MSG_PEEK)
-            known = len(self._head)
-            blank = 0 if known else len(peeked) - len(peeked.lstrip(b"\r\n"))
-            if blank:
-                # Empty lines before a request line are to be ignored (RFC 9112 §2.2).
-                self._connection.recv(blank)
-                return
-            # The end may lie across the border of two reads, so the search begins three bytes before it.
-            tail = bytes(self._head[-3:])
-            end = (tail + peeked).find(b"\r\n\r\n")
-            count = len(peeked) if end < 0 else end + 4 - len(tail)
-            if peeked:
-                self._connection.recv(count)
+            is_whole = take_head(self._connection, head, skips_empty_lines=True)
         except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
+            return True
+        except (OSError, EOFError):
             self.close()
-            return
-        if not peeked:
-            self.close()
-            return
-        if not known and peeked[0] == 0x16:
+            return False
+        if head.startswith(_TLS_HANDSHAKE):
             # A client that speaks TLS to a proxy that does not: no answer of ours would be understood.
             log.debug("a client spoke TLS to the proxy itself; its proxy setting should begin with http://")
             self.close()
-            return
-        self._head += peeked[:count]
-        if end >= 0:
-            self._complete(bytes(self._head))
-        elif len(self._head) > self._front.settings.max_head_bytes:
+        elif is_whole:
+            self._complete(bytes(head))
+        elif len(head) > self._front.settings.max_head_bytes:
             self._head_too_large()
+        else:
+            return True
+        return False
 
     def _take(self, received: bytes) -> None:
         """Begin with bytes that are not in the socket any more."""
@@ -439,7 +441,7 @@ class Inbound:
 
     def _discard(self) -> None:
         try:
-            ended = not self._connection.recv(_PEEK_BYTES)
+            ended = not self._connection.recv(_DISCARD_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:

@@ -18,6 +18,7 @@ import msgspec
 from aiproxyd.config.network import ProxyUrl
 from aiproxyd.exceptions import AiproxydError
 from aiproxyd.mitm.bridge import Bridges
+from aiproxyd.mitm.peeked_head import take_head
 from aiproxyd.mitm.tls import upstream_failure
 from aiproxyd.model.authority import Authority
 from aiproxyd.wire.http1_head import Unfollowable, read_response
@@ -150,20 +151,13 @@ async def _read_head(connection: socket.socket) -> bytes:
         OSError: The connection broke.
     """
     head = bytearray()
-    while True:
+    while len(head) <= MAX_HEAD_BYTES:
         try:
-            peeked = connection.recv(MAX_HEAD_BYTES, socket.MSG_PEEK)
+            if take_head(connection, head):
+                return bytes(head)
         except (BlockingIOError, InterruptedError):
             await _readable(connection)
-            continue
-        if not peeked or len(head) > MAX_HEAD_BYTES:
-            raise EOFError
-        # The end may lie across the border of two reads, so the search begins three bytes before it.
-        tail = bytes(head[-3:])
-        end = (tail + peeked).find(b"\r\n\r\n")
-        head += connection.recv(len(peeked) if end < 0 else end + 4 - len(tail))
-        if end >= 0:
-            return bytes(head)
+    raise EOFError
 
 
 async def _readable(connection: socket.socket) -> None:

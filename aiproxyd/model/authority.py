@@ -20,6 +20,8 @@ class Authority(NamedTuple):
     @property
     def is_address(self) -> bool:
         """Whether the host is an IP address literal."""
+        if ":" not in self.host and not self.host[-1:].isdigit():
+            return False  # a name, which `ipaddress` would say with two exceptions
         try:
             ipaddress.ip_address(self.host)
         except ValueError:

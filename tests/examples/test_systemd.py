@@ -68,6 +68,7 @@ def test_the_sockets_are_where_the_daemon_would_listen_and_have_the_names_it_kno
     assert (proxy["FileDescriptorName"], admin["FileDescriptorName"]) == ("proxy", "admin")
     assert [proxy["ListenStream"]] == list(Config().listen)
     assert admin["ListenStream"] == Config().admin.listen
+    assert proxy["DeferAcceptSec"] == "1"  # as the daemon sets it on sockets of its own
     service = settings("aiproxyd.service", "Service")
     assert service["Sockets"].split() == ["aiproxyd.socket", "aiproxyd-admin.socket"]
     assert {proxy["Service"], admin["Service"]} == {"aiproxyd.service"}

@@ -81,6 +81,30 @@ async def test_several_addresses_of_both_families() -> None:
         found.close()
 
 
+async def test_clients_are_handed_over_with_their_first_bytes() -> None:
+    found = await open_listeners(
+        proxy=["127.0.0.1:0"],
+        tls=["127.0.0.1:0"],
+        gateway=["127.0.0.1:0"],
+        admin="127.0.0.1:0",
+        environ={},
+        is_held=lambda: False,
+    )
+    try:
+        for listener in found.of_workers:
+            with socket.create_connection(listener.getsockname()) as silent:
+                with pytest.raises(BlockingIOError):
+                    listener.accept()
+                silent.sendall(b"CONNECT ")
+                connection, _ = listener.accept()
+                with connection:
+                    assert connection.recv(100) == b"CONNECT "
+        with socket.create_connection(found.admin[0].getsockname()):
+            found.admin[0].accept()[0].close()
+    finally:
+        found.close()
+
+
 async def test_an_address_that_is_taken_leaves_nothing_open() -> None:
     with listen("127.0.0.1:0") as taken, pytest.raises(AiproxydError, match="Address already in use"):
         await open_listeners(

@@ -4,6 +4,7 @@ import ipaddress
 
 import pytest
 
+from aiproxyd.mitm import addresses
 from aiproxyd.mitm.addresses import AddressRule
 
 # Not globally reachable by the IANA registries of special-purpose addresses, and multicast.
@@ -72,3 +73,13 @@ def test_a_translated_address_needs_both_its_network_and_what_it_carries() -> No
     assert AddressRule(["::ffff:0:0:0/96"]).allows("::ffff:0:8.8.8.8")
     assert not AddressRule(["::ffff:0:0:0/96"]).allows("::ffff:0:10.1.2.3")
     assert AddressRule(["::ffff:0:0:0/96", "10.0.0.0/8"]).allows("::ffff:0:10.1.2.3")
+
+
+def test_no_more_judgements_are_kept_than_there_is_room_for(monkeypatch) -> None:
+    monkeypatch.setattr(addresses, "_MAX_JUDGED", 2)
+    rule = AddressRule(["10.0.0.0/8"])
+    for _ in range(2):
+        for last in range(5):
+            assert rule.allows(f"10.0.0.{last}")
+            assert not rule.allows(f"192.168.0.{last}")
+            assert len(rule._judged) <= 2

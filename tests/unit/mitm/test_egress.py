@@ -204,10 +204,42 @@ async def test_what_an_operator_named_is_exempt_until_a_reload_takes_it_away(lis
         await egress.dial(authority)
 
 
-async def test_a_cancelled_dial_leaves_no_socket_behind(listener, monkeypatch):
+@pytest.fixture
+def busy_listener():
+    """A listener that has no room for another connection until one is accepted."""
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=0) as server,
+        socket.create_connection(server.getsockname()),
+    ):
+        yield server
+
+
+async def test_a_connection_that_stands_at_once_is_not_waited_for(listener, monkeypatch):
+    asked = []
+    monkeypatch.setattr(asyncio.get_running_loop(), "add_writer", lambda *arguments: asked.append(arguments))
+    egress = Egress(EgressSettings())
+    with await egress.dial(Authority("127.0.0.1", listener.getsockname()[1]), exempt=True) as connection:
+        assert connection.getpeername() == listener.getsockname()
+        assert not connection.getblocking()
+    assert asked == []
+
+
+async def test_a_connection_that_takes_its_time_is_waited_for(busy_listener):
+    egress = Egress(EgressSettings())
+    dialling = egress.dial(Authority("127.0.0.1", busy_listener.getsockname()[1]), exempt=True)
+    task = asyncio.get_running_loop().create_task(dialling)
+    await asyncio.sleep(0)
+    assert not task.done()
+    busy_listener.accept()[0].close()  # room for one more, when the kernel asks again
+    with await task as connection:
+        assert connection.getpeername() == busy_listener.getsockname()
+
+
+async def test_a_cancelled_dial_leaves_no_socket_behind(busy_listener, monkeypatch):
     resolving(monkeypatch, "127.0.0.1")
     egress = Egress(EgressSettings())
-    task = asyncio.get_running_loop().create_task(egress.dial(Authority("name.example.com", 9), exempt=True))
+    authority = Authority("name.example.com", busy_listener.getsockname()[1])
+    task = asyncio.get_running_loop().create_task(egress.dial(authority, exempt=True))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 import uvloop
-from mitmproxy import exceptions, http
+from mitmproxy import connection, exceptions, http
 
 from aiproxyd.ca.leaves import LeafStore
 from aiproxyd.mitm import hooks
@@ -176,3 +176,65 @@ def test_it_runs_under_uvloop():
 def test_it_runs_under_asyncio():
     with asyncio.Runner() as runner:
         assert runner.run(decide()).verdict.action is Action.DECRYPT
+
+
+class Looking:
+    """An addon that keeps the flows it is shown."""
+
+    def __init__(self) -> None:
+        self.flows: list[http.HTTPFlow] = []
+
+    def http_connect(self, flow: http.HTTPFlow) -> None:
+        self.flows.append(flow)
+
+
+async def test_addons_are_shown_a_flow_as_mitmproxy_makes_it():
+    looking = Looking()
+    await decide(looking)
+    (flow,) = looking.flows
+    made = http.HTTPFlow(
+        connection.Client(peername=CLIENT, sockname=("", 0), state=connection.ConnectionState.OPEN),
+        connection.Server(address=("api.openai.com", 443)),
+        live=True,
+    )
+    made.request = http.Request(
+        "api.openai.com",
+        443,
+        b"CONNECT",
+        b"",
+        b"api.openai.com:443",
+        b"",
+        b"HTTP/1.1",
+        http.Headers([(name.encode(), value.encode()) for name, value in GOOD]),
+        b"",
+        None,
+        flow.request.timestamp_start,
+        flow.request.timestamp_end,
+    )
+    own = {"id", "timestamp_created", "timestamp_start", "metadata", "client_conn", "server_conn", "request", "data"}
+    for shown, as_made in (
+        (flow, made),
+        (flow.client_conn, made.client_conn),
+        (flow.server_conn, made.server_conn),
+        (flow.request, made.request),
+    ):
+        assert type(shown) is type(as_made)
+        assert shown.__dict__.keys() == as_made.__dict__.keys()
+        assert {key: value for key, value in shown.__dict__.items() if key not in own} == {
+            key: value for key, value in as_made.__dict__.items() if key not in own
+        }
+    assert flow.request.data == made.request.data
+    assert flow.get_state().keys() == made.get_state().keys()
+
+
+async def test_two_flows_share_nothing_that_an_addon_might_change():
+    looking = Looking()
+    await decide(looking)
+    await decide(looking)
+    first, second = looking.flows
+    ids = [part.id for flow in looking.flows for part in (flow, flow.client_conn, flow.server_conn)]
+    assert len(set(ids)) == len(ids)
+    for part in ("metadata", "client_conn", "server_conn", "request"):
+        assert getattr(first, part) is not getattr(second, part)
+    assert first.request.data is not second.request.data
+    assert first.request.headers is not second.request.headers

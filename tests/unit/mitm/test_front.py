@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
 import socket
 import ssl
 
@@ -12,6 +11,7 @@ import trustme
 
 from aiproxyd.classify import ProviderStatus, ProviderTable
 from aiproxyd.mitm.front import FrontSettings
+from aiproxyd.mitm.inbound import Inbound
 from aiproxyd.mitm.refusals import RefusalLog
 from aiproxyd.model.observation import ConnectDecided, TunnelClosed
 from aiproxyd.model.verdict import Action
@@ -156,6 +156,29 @@ async def test_a_head_that_takes_too_long_is_refused_and_an_empty_one_is_closed(
         silent_writer.close()
 
 
+async def test_a_head_that_came_with_its_connection_is_not_waited_for(tmp_path, monkeypatch):
+    async with stage(tmp_path, answer_all, plain_handler=echo) as s:
+        waited = []
+        monkeypatch.setattr(Inbound, "_wait", lambda inbound: waited.append(inbound))
+        with socket.create_connection(("127.0.0.1", s.port)) as client:
+            client.sendall(b"CONNECT files.example.com:443 HTTP/1.1\r\n\r\n")
+            await s.memory.until(ConnectDecided)
+            client.settimeout(10)
+            assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+        assert waited == []
+
+
+async def test_what_came_of_a_head_with_its_connection_is_kept_for_the_rest(tmp_path):
+    async with stage(tmp_path, answer_all, plain_handler=echo) as s:
+        with socket.create_connection(("127.0.0.1", s.port)) as client:
+            client.sendall(b"\r\nCONNECT files.exa")
+            await until(lambda: len(s.front))
+            client.sendall(b"mple.com:443 HTTP/1.1\r\n\r\n")
+            assert (await s.memory.until(ConnectDecided))[0].status_code == 200
+            client.settimeout(10)
+            assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
 async def test_a_head_may_come_byte_by_byte_after_empty_lines(tmp_path):
     async with stage(tmp_path, answer_all, plain_handler=echo) as s:
         reader, writer = await s.open()
@@ -287,34 +310,6 @@ async def test_a_tunnel_lives_through_a_drain_until_it_is_closed(tmp_path):
             assert await reader.read() == b""
         writer.close()
         waiting_writer.close()
-
-
-async def test_nobody_is_accepted_while_there_are_no_descriptors_and_then_again(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("aiproxyd.mitm.front._ACCEPT_PAUSE_SECONDS", 0.05)
-
-    class Poor:
-        """A listener for which there is no room at first."""
-
-        def __init__(self, listener):
-            self.listener = listener
-            self.refusals = 1
-
-        def accept(self):
-            if self.refusals:
-                self.refusals -= 1
-                raise OSError(errno.EMFILE, "Too many open files")
-            return self.listener.accept()
-
-        def fileno(self):
-            return self.listener.fileno()
-
-    async with stage(tmp_path, answer_all, plain_handler=echo) as s:
-        listener, admit = s.front._listeners[0]
-        s.front.loop.remove_reader(listener.fileno())
-        s.front.loop.add_reader(listener.fileno(), s.front._accept, Poor(listener), admit)
-        _, writer = await s.connect(f"{TUNNEL_HOST}:443")
-        assert "accepting rests" in caplog.text
-        writer.close()
 
 
 async def test_who_was_revoked_during_a_dial_is_known_and_in_doubt_it_is_everybody(tmp_path):

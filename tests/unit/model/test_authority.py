@@ -81,3 +81,5 @@ def test_addresses_are_told_from_names():
     assert Authority("::1", 1).is_address
     assert Authority("10.0.0.1", 1).is_address
     assert not Authority("host", 1).is_address
+    assert not Authority("10.0.0.1.example", 1).is_address
+    assert not Authority("host7", 1).is_address
