@@ -24,6 +24,7 @@ from aiproxyd.config.schema import Config
 from aiproxyd.exceptions import AiproxydError
 from aiproxyd.mitm.addresses import AddressRule
 from aiproxyd.mitm.bridge import Bridges
+from aiproxyd.mitm.limited import limited
 from aiproxyd.mitm.names import Names
 from aiproxyd.mitm.tls import proxy_context
 from aiproxyd.mitm.upstream_proxy import DialFailed, UpstreamProxy, UpstreamProxySettings
@@ -123,14 +124,21 @@ class Egress:
             DialFailed: None could be resolved or reached in time.
         """
         proxy = self._proxy_for(authority, decrypts=decrypts)
+        if proxy is None:
+            work = self._dial_directly(authority, exempt=exempt)
+        else:
+            work = self._dial_through(proxy, authority, exempt=exempt)
         try:
-            async with asyncio.timeout(self._settings.connect_timeout_seconds):
-                if proxy is not None:
-                    await self._check(authority, exempt=exempt)
-                    return await proxy.connect(authority)
-                return await self._connect(await self.candidates(authority, exempt=exempt))
+            return await limited(work, self._settings.connect_timeout_seconds)
         except TimeoutError:
             raise DialFailed("timeout") from None
+
+    async def _dial_directly(self, authority: Authority, *, exempt: bool) -> socket.socket:
+        return await self._connect(await self.candidates(authority, exempt=exempt))
+
+    async def _dial_through(self, proxy: UpstreamProxy, authority: Authority, *, exempt: bool) -> socket.socket:
+        await self._check(authority, exempt=exempt)
+        return await proxy.connect(authority)
 
     async def dial_plain(self, authority: Authority) -> tuple[socket.socket, UpstreamProxy | None]:
         """Return a connection for a plain request to `authority`, and the proxy that it leads to instead, if it does.
@@ -175,7 +183,7 @@ class Egress:
 
     async def _dial_named(self, authority: Authority) -> socket.socket:
         """Connect to what the operator named, wherever it is."""
-        return await self._connect(await self.candidates(authority, exempt=True))
+        return await self._dial_directly(authority, exempt=True)
 
     async def candidates(self, authority: Authority, *, exempt: bool = False) -> list[AddrInfoType]:
         """Return the addresses of `authority` that may be dialled; at least one. It waits for the resolver without a limit.

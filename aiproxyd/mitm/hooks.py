@@ -5,12 +5,13 @@ it and decides. Otherwise the meaning is the same: addons in order, sub-addons i
 """
 # mypy: disallow-untyped-calls=False
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from mitmproxy import addonmanager, exceptions
 from mitmproxy.addonmanager import AddonManager
+
+from aiproxyd.mitm.limited import limited
 
 type Hook = Callable[..., Awaitable[None] | None]
 
@@ -42,7 +43,7 @@ class HookTable:
             except exceptions.AddonHalt:
                 return None
             if result is not None:
-                return _run_rest(result, hooks[index + 1 :], arguments)
+                return limited(_run_rest(result, hooks[index + 1 :], arguments), HOOK_TIMEOUT_SECONDS)
         return None
 
     def _find(self, name: str) -> tuple[Hook, ...]:
@@ -65,11 +66,10 @@ def _collect(name: str, chain: Iterable[Any]) -> Iterable[Hook]:
 
 async def _run_rest(result: Awaitable[None], rest: Iterable[Hook], arguments: tuple[object, ...]) -> None:
     try:
-        async with asyncio.timeout(HOOK_TIMEOUT_SECONDS):
-            await result
-            for hook in rest:
-                following = hook(*arguments)
-                if following is not None:
-                    await following
+        await result
+        for hook in rest:
+            following = hook(*arguments)
+            if following is not None:
+                await following
     except exceptions.AddonHalt:
         return
