@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import types
 from collections.abc import Coroutine, Generator
 from typing import Any
 
@@ -25,23 +24,21 @@ async def limited[Result](work: Coroutine[Any, Any, Result], seconds: float) -> 
         result: Result = done.value
         return result
     async with asyncio.timeout(seconds):
-        return await _rest_of(work, waits_for)
+        return await _Begun(work, waits_for)
 
 
-@types.coroutine
-def _rest_of[Result](work: Coroutine[Any, Any, Result], waits_for: Any) -> Generator[Any, Any, Result]:
-    """Await what has begun and waits, as `await` does with what has not (PEP 380)."""
-    try:
-        while True:
-            try:
-                answer = yield waits_for
-            except GeneratorExit:
-                work.close()
-                raise
-            except BaseException as exc:
-                waits_for = work.throw(exc)
-            else:
-                waits_for = work.send(answer)
-    except StopIteration as done:
-        result: Result = done.value
-        return result
+class _Begun[Result](Generator[Any, Any, Result]):
+    """Work that has begun and waits, awaited as what has not."""
+
+    def __init__(self, work: Coroutine[Any, Any, Result], waits_for: Any) -> None:
+        self._work = work
+        self._first = [waits_for]
+
+    def __await__(self) -> Generator[Any, Any, Result]:
+        return self
+
+    def send(self, value: Any) -> Any:
+        return self._first.pop() if self._first else self._work.send(value)
+
+    def throw(self, *fault: Any) -> Any:
+        return self._work.throw(*fault)
