@@ -187,6 +187,11 @@ class Interception:
         """The provider's id of its response; empty until it is known."""
         return self._assembly.response_id
 
+    @property
+    def is_midstream(self) -> bool:
+        """Whether a stream's first output was seen: after it nothing depends on when bytes are taken in, but for the end."""
+        return self._first_output_at is not None
+
     def request_unread(self, anomaly: str) -> None:
         """Take note that the request's body will not be read, and why."""
         self._request.give_up(anomaly)

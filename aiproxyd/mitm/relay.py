@@ -14,6 +14,7 @@ Bias: a client that ends its direction while it waits for an answer is taken to 
 is told at once by the end of its connection: generating for nobody costs money. After an upgrade each end ends both.
 """
 
+import functools
 import socket
 import ssl
 from collections import deque
@@ -26,6 +27,7 @@ from aiproxyd.config.schema import Config
 from aiproxyd.credentials import without_query_key, without_token
 from aiproxyd.mitm.deadlines import Deadline, Deadlines
 from aiproxyd.mitm.decrypted import AbortedBy, DecryptedConnection
+from aiproxyd.mitm.gathering import Gathering
 from aiproxyd.mitm.hop_by_hop import GOVERNANCE_HEADERS, own_headers
 from aiproxyd.mitm.pair import Pair
 from aiproxyd.mitm.report import Reporter
@@ -77,6 +79,8 @@ class RequestTap(Protocol):
     def response_head(self, head: ResponseHead) -> None: ...
     def response_data(self, data: bytes) -> None: ...
     def response_end(self) -> None: ...
+    @property
+    def is_midstream(self) -> bool: ...
     def held(self, seconds: float) -> None: ...
     def abort(self, by: AbortedBy, detail: str = "", *, status_code: int = 0) -> None: ...
     def lose_sight(self, anomaly: str) -> None: ...
@@ -124,6 +128,8 @@ class Relay(Pair):
         self._upstream_tls: UpstreamTls | None = None
         self._requests = RequestFollower(max_head_bytes=settings.max_head_bytes)
         self._responses = ResponseFollower(max_head_bytes=settings.max_head_bytes)
+        self._unfollowed = Gathering(deadlines, functools.partial(self.upstream.guard, self._follow_response))
+        """What the provider said in the middle of a stream: forwarded, and not followed yet."""
         self._open: deque[RequestTap] = deque()
         """Requests whose answer is not whole, oldest first."""
         self._uploading: RequestTap | None = None
@@ -171,6 +177,7 @@ class Relay(Pair):
             if deadline is not None:
                 deadline.cancel()
         self._abort(AbortedBy.PROXY, reason)
+        self._unfollowed.close()
         super().close(reason, reset=reset)
 
     # TLS
@@ -235,6 +242,8 @@ class Relay(Pair):
     # From the client
 
     def _from_client(self, data: bytes) -> None:
+        if not self._catch_up():
+            return
         if self._is_opaque:
             if self._upgraded is not None:
                 # Before it leaves: what it begins is on disk when this returns.
@@ -310,6 +319,8 @@ class Relay(Pair):
 
     def _head_too_slow(self) -> None:
         self._head_deadline = None
+        if not self._catch_up():
+            return
         self._answer(plain_answer(408, "Request Timeout", "the request's head did not arrive in time", close=True))
 
     def _refuse(self, piece: Head[RequestHead] | Data | End | Opaque | None) -> None:
@@ -354,6 +365,23 @@ class Relay(Pair):
             return
         if self.client.is_closed:
             return
+        if (
+            self._responses.is_in_chunks
+            and len(self._open) == 1
+            and self._open[0].is_midstream
+            # As the end of a chunked message does. Should it come otherwise, in pieces, it is found a little later.
+            and not data.endswith(b"\r\n\r\n")
+        ):
+            self._unfollowed.add(data)
+        else:
+            self._unfollowed.look(data)
+
+    def _catch_up(self) -> bool:
+        """Follow what was only forwarded so far; return whether the connection goes on behind it."""
+        self._unfollowed.look()
+        return not self.client.is_closed and self._last_words is None
+
+    def _follow_response(self, data: bytes) -> None:
         upgraded: RequestTap | None = None
         for piece in self._responses.feed(data):
             match piece:
@@ -409,6 +437,8 @@ class Relay(Pair):
             stream.resume()
 
     def _on_end(self, stream: Stream) -> None:
+        if not self._catch_up():
+            return
         if self._is_opaque:
             if self._upgraded is not None:
                 by = AbortedBy.CLIENT if stream is self.client else AbortedBy.UPSTREAM
@@ -455,6 +485,7 @@ class Relay(Pair):
             self._end_with(self.client)
 
     def _abort(self, by: AbortedBy, detail: str) -> None:
+        self._unfollowed.look()
         while self._open:
             self._open.popleft().abort(by, detail)
         if self._upgraded is not None:

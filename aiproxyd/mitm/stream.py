@@ -107,13 +107,13 @@ class Stream:
             )
         except (OSError, ValueError) as exc:  # ValueError: a name that TLS cannot say
             error = exc if isinstance(exc, OSError) else OSError(str(exc))
-            self._loop.call_soon(self._guard, self._secured, error)
+            self._loop.call_soon(self.guard, self._secured, error)
             return
         self._use(self.socket)
         if server_side:
             self._watch_reads()  # the client speaks first
         else:
-            self._loop.call_soon(self._guard, self._shake)
+            self._loop.call_soon(self.guard, self._shake)
 
     def _shake(self) -> None:
         if self._on_secured is None or self.is_closed:
@@ -285,7 +285,8 @@ class Stream:
         self._ignore_writes()
         self._owner.drained(self)
 
-    def _guard(self, call: Callable[..., None], *arguments: object) -> None:
+    def guard(self, call: Callable[..., None], *arguments: object) -> None:
+        """Call something that concerns this stream; when that raises, which is a bug, the owner is told that it broke."""
         try:
             call(*arguments)
         except Exception as exc:

@@ -48,6 +48,9 @@ class _Observer(Protocol):
 
     def response_data(self, data: bytes) -> None: ...
 
+    @property
+    def is_midstream(self) -> bool: ...
+
     def held(self, seconds: float) -> None: ...
 
     def end(self, aborted_by: AbortedBy | None, detail: str, status_code: int) -> None: ...
@@ -107,6 +110,11 @@ class RequestTap:
         """Take note of how long the request's or the response's first bytes were held before they were forwarded."""
         if self._observer is not None:
             self._observer.held(seconds)
+
+    @property
+    def is_midstream(self) -> bool:
+        """Whether the next bytes of the response may be taken in a little later, with others: a stream, behind its first output."""
+        return self._observer is not None and self._observer.is_midstream
 
     @property
     def is_over(self) -> bool:
@@ -269,6 +277,8 @@ class _Passthrough:
     """The observer of a decrypted request that is counted and not read."""
 
     __slots__ = ("_provider", "_reporter", "_status_code", "id")
+
+    is_midstream: Final = False
 
     def __init__(self, reporter: Reporter, connection: DecryptedConnection, head: RequestHead, endpoint: Endpoint) -> None:
         self.id = reporter.new_id()

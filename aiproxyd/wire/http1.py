@@ -11,7 +11,7 @@ Facts (RFC 9112):
 
 Strategy: bodies are walked, not copied, except that the pieces of a chunked body are joined for each feed. Every byte that is fed
 comes back in the `raw` of exactly one piece, in order; only bytes of an unfinished head are held back, at most `max_head_bytes`.
-A chunk that comes by itself and whole, as the events of a stream do, is recognised in one step.
+Chunks that come whole, as the events of a stream do, take one step each.
 """
 
 import enum
@@ -112,6 +112,12 @@ class _Follower[H: (RequestHead, ResponseHead), P](ABC):
         return self._state is _State.OPAQUE
 
     @property
+    def is_in_chunks(self) -> bool:
+        """Whether a chunked body is under way, and its last chunk has not begun."""
+        state = self._state
+        return state is _State.CHUNK_LINE or state is _State.CHUNK_DATA or state is _State.CHUNK_END
+
+    @property
     def has_partial_head(self) -> bool:
         """Whether the first bytes of a head wait for its end."""
         return self._state is _State.HEAD and bool(self._held)
@@ -127,15 +133,7 @@ class _Follower[H: (RequestHead, ResponseHead), P](ABC):
         Args:
             data: The next bytes of the connection, as they came. May be empty.
         """
-        if self._state is _State.CHUNK_LINE and not self._held:
-            # Most often by far: an event of a stream, in a chunk of its own.
-            line = _CHUNK_LINE.match(data)
-            if line is not None:
-                begin = line.end()
-                end = begin + int(line[1], 16)
-                if begin < end == len(data) - 2 and begin <= MAX_CHUNK_LINE_BYTES and data.endswith(b"\r\n"):
-                    return [Data(data, data[begin:end])]  # type: ignore[list-item]
-        elif self._state is _State.OPAQUE:
+        if self._state is _State.OPAQUE:
             return [Opaque(data)] if data else []  # type: ignore[list-item]
         pieces: list[Head[H] | Interim | Data | End | Opaque] = []
         position = 0
@@ -250,6 +248,10 @@ class _Follower[H: (RequestHead, ResponseHead), P](ABC):
                     if not self._left:
                         self._state = _State.CHUNK_LINE
                 case _State.CHUNK_LINE:
+                    if not self._held:
+                        position = _read_whole_chunks(data, position, parts)
+                        if position == size:
+                            continue
                     line, position_after = self._line(data, position)
                     if line is None:
                         if len(self._held) > MAX_CHUNK_LINE_BYTES:
@@ -310,6 +312,18 @@ class _Follower[H: (RequestHead, ResponseHead), P](ABC):
             line = bytes(self._held) + line
             self._held.clear()
         return line, end
+
+
+def _read_whole_chunks(data: bytes, position: int, parts: list[bytes]) -> int:
+    """Take what the chunks carry that lie in `data` whole, as most events of a stream do; return where anything else begins."""
+    while (line := _CHUNK_LINE.match(data, position)) is not None:
+        begin = line.end()
+        end = begin + int(line[1], 16)
+        if begin == end or begin - position > MAX_CHUNK_LINE_BYTES or data[end : end + 2] != b"\r\n":
+            break
+        parts.append(data[begin:end])
+        position = end + 2
+    return position
 
 
 class RequestFollower(_Follower[RequestHead, RequestPiece]):

@@ -91,6 +91,7 @@ class SeenRequest:
         self.detail = ""
         self.is_over = False
         self.is_upgraded = False
+        self.is_midstream = False
         self.status_code = 0
         self.carried_as: tuple[int, str, str] | None = None
         self.key_hint: str | None = None
@@ -156,13 +157,15 @@ class SeenRequest:
 
 
 class SeeingTap:
-    def __init__(self) -> None:
+    def __init__(self, *, is_midstream: bool = False) -> None:
+        self.is_midstream = is_midstream
         self.requests: list[SeenRequest] = []
         self.on_open: Callable[[RequestHead], None] = lambda head: None
 
     def open(self, connection: DecryptedConnection, head: RequestHead) -> SeenRequest:
         self.on_open(head)
         seen = SeenRequest(head)
+        seen.is_midstream = self.is_midstream
         seen.key_hint = connection.key_hint
         seen.connection = connection
         self.requests.append(seen)

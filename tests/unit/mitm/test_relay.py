@@ -8,15 +8,12 @@ from random import Random
 
 import pytest
 
-from aiproxyd.classify import Provider
 from aiproxyd.mitm.deadlines import Deadlines
-from aiproxyd.mitm.decrypted import AbortedBy, DecryptedConnection
+from aiproxyd.mitm.decrypted import AbortedBy
 from aiproxyd.mitm.front import FrontSettings
-from aiproxyd.mitm.relay import MAX_PIPELINED, Relay, RelaySettings
-from aiproxyd.mitm.report import Reporter
-from aiproxyd.model.authority import Authority
+from aiproxyd.mitm.relay import MAX_PIPELINED, RelaySettings
 from aiproxyd.model.observation import ClientTlsFailed, ConnectDecided, ConnectionSecured, UnknownEventsSeen, UpstreamTlsFailed
-from aiproxyd.model.principal import ANONYMOUS
+from tests.unit.mitm.bare import Bare, hear, say
 from tests.unit.mitm.stage import PROVIDER_HOST, Memory, SeeingTap, answer_all, read_response, reset, stage, until
 from tests.unit.wire import http1_conversations
 
@@ -674,60 +671,16 @@ async def test_a_fault_of_ours_closes_the_connection_and_hangs_nobody(tmp_path, 
 # Fidelity
 
 
-class Bare:
-    """A relay without TLS, whose four ends are a test's: for conversations by the thousand."""
-
-    def __init__(self, tap, memory, deadlines):
-        self.client, near_client = socket.socketpair()
-        self.upstream, near_upstream = socket.socketpair()
-        for end in (self.client, self.upstream, near_client, near_upstream):
-            end.setblocking(False)
-        self.reasons = []
-        provider = Provider(name="anthropic", type="anthropic")
-        self.relay = Relay(
-            near_client,
-            near_upstream,
-            DecryptedConnection(id="1", authority=Authority(PROVIDER_HOST, 443), provider=provider, principal=ANONYMOUS),
-            tap=tap,
-            reporter=Reporter(memory),
-            settings=RelaySettings(),
-            deadlines=deadlines,
-            on_closed=self.reasons.append,
-        )
-        self.relay.start()
-
-    def close(self):
-        self.relay.close()
-        self.client.close()
-        self.upstream.close()
-
-
-async def say(end, pieces):
-    loop = asyncio.get_running_loop()
-    for piece in pieces:
-        await loop.sock_sendall(end, piece)
-        await asyncio.sleep(0)
-
-
-async def hear(end, count):
-    loop = asyncio.get_running_loop()
-    heard = bytearray()
-    while len(heard) < count:
-        data = await loop.sock_recv(end, count - len(heard))
-        assert data, "the relay closed early"
-        heard += data
-    return bytes(heard)
-
-
 @pytest.mark.parametrize("seed", range(0, 2000, 100))
-async def test_conversations_arrive_bit_for_bit_and_the_tap_sees_what_was_meant(seed):
-    # 2,000 conversations on each loop.
+async def test_conversations_arrive_bit_for_bit_and_the_tap_sees_what_was_meant(seed, monkeypatch):
+    # 2,000 conversations on each loop. In every second one the tap lets chunks of answers be gathered.
+    monkeypatch.setattr("aiproxyd.mitm.gathering.MAX_WAIT_SECONDS", 0.01)
     loop = asyncio.get_running_loop()
-    deadlines = Deadlines()
+    deadlines = Deadlines(tick_seconds=0.01)
     for number in range(seed, seed + 100):
         random = Random(number)
         conversation = http1_conversations.conversation(random)
-        memory, tap = Memory(), SeeingTap()
+        memory, tap = Memory(), SeeingTap(is_midstream=bool(number % 2))
         bare = Bare(tap, memory, deadlines)
 
         async def serve(conversation=conversation, bare=bare, random=random):
@@ -753,6 +706,7 @@ async def test_conversations_arrive_bit_for_bit_and_the_tap_sees_what_was_meant(
         if conversation.responses[-1].ends_by_close:
             assert await loop.sock_recv(bare.client, 1) == b""
         assert not memory.told, number
+        await until(lambda tap=tap: all(seen.is_over for seen in tap.requests))
         assert [(seen.head.method, seen.request) for seen in tap.requests] == [
             (request.method, request.body) for request in conversation.requests
         ]
