@@ -130,6 +130,8 @@ class Relay(Pair):
         self._responses = ResponseFollower(max_head_bytes=settings.max_head_bytes)
         self._unfollowed = Gathering(deadlines, functools.partial(self.upstream.guard, self._follow_response))
         """What the provider said in the middle of a stream: forwarded, and not followed yet."""
+        self._is_midstream = False
+        """Whether the next bytes of the provider may be gathered there."""
         self._open: deque[RequestTap] = deque()
         """Requests whose answer is not whole, oldest first."""
         self._uploading: RequestTap | None = None
@@ -347,6 +349,12 @@ class Relay(Pair):
     # From the provider
 
     def _from_upstream(self, data: bytes) -> None:
+        # A chunked message ends with an empty line. Should that come in pieces, it is found a little later.
+        if self._is_midstream and not data.endswith(b"\r\n\r\n"):
+            self._forward(data, self.client)
+            if not self.client.is_closed:
+                self._unfollowed.add(data)
+            return
         if self._is_answer_due:
             self._is_answer_due = False
             came_at = self._reporter.monotonic()
@@ -365,20 +373,12 @@ class Relay(Pair):
             return
         if self.client.is_closed:
             return
-        if (
-            self._responses.is_in_chunks
-            and len(self._open) == 1
-            and self._open[0].is_midstream
-            # As the end of a chunked message does. Should it come otherwise, in pieces, it is found a little later.
-            and not data.endswith(b"\r\n\r\n")
-        ):
-            self._unfollowed.add(data)
-        else:
-            self._unfollowed.look(data)
+        self._unfollowed.look(data)
 
     def _catch_up(self) -> bool:
-        """Follow what was only forwarded so far; return whether the connection goes on behind it."""
+        """Follow what was only forwarded so far, and the next at once; return whether the connection goes on."""
         self._unfollowed.look()
+        self._is_midstream = False
         return not self.client.is_closed and self._last_words is None
 
     def _follow_response(self, data: bytes) -> None:
@@ -400,6 +400,7 @@ class Relay(Pair):
                         upgraded.upgraded_response_data(piece.raw)
                 case _:
                     pass  # a 1xx is the client's business
+        self._is_midstream = self._responses.is_in_chunks and len(self._open) == 1 and self._open[0].is_midstream
         if len(self._open) < MAX_PIPELINED and self.client.is_paused:
             self._resume(self.client)
         if self._is_draining:

@@ -201,6 +201,19 @@ async def test_answers_to_pipelined_requests_are_looked_at_one_by_one(deadlines,
     bare.close()
 
 
+async def test_a_request_in_the_middle_of_a_stream_ends_the_gathering(deadlines, patience):
+    bare, seen = await streaming(SeeingTap(is_midstream=True), Memory(), deadlines)
+    await event(bare)
+    assert seen.response == b""
+    await say(bare.client, [GET])
+    assert await hear(bare.upstream, len(GET)) == GET
+    assert seen.response == b"hello"
+    for count in (2, 3):
+        await event(bare)
+        assert seen.response == b"hello" * count
+    bare.close()
+
+
 async def test_what_cannot_be_followed_is_counted_after_a_while(deadlines, monkeypatch):
     monkeypatch.setattr("aiproxyd.mitm.gathering.MAX_WAIT_SECONDS", 0.02)
     memory = Memory()
