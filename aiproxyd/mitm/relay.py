@@ -321,8 +321,6 @@ class Relay(Pair):
 
     def _head_too_slow(self) -> None:
         self._head_deadline = None
-        if not self._catch_up():
-            return
         self._answer(plain_answer(408, "Request Timeout", "the request's head did not arrive in time", close=True))
 
     def _refuse(self, piece: Head[RequestHead] | Data | End | Opaque | None) -> None:
@@ -438,8 +436,6 @@ class Relay(Pair):
             stream.resume()
 
     def _on_end(self, stream: Stream) -> None:
-        if not self._catch_up():
-            return
         if self._is_opaque:
             if self._upgraded is not None:
                 by = AbortedBy.CLIENT if stream is self.client else AbortedBy.UPSTREAM

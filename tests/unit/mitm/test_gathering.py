@@ -1,6 +1,9 @@
 """What is looked at together, when, and that nothing which ends a stream waits for it."""
 
 import asyncio
+import gc
+import socket
+import weakref
 
 import pytest
 
@@ -14,7 +17,8 @@ from tests.unit.mitm.stage import Memory, SeeingTap, SeenRequest, until
 LOOPS = "both"
 
 GET = b"GET /v1/models HTTP/1.1\r\nHost: api.anthropic.com\r\n\r\n"
-HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+CHUNKED = b"Transfer-Encoding: chunked"
+HEAD = b"HTTP/1.1 200 OK\r\n" + CHUNKED + b"\r\n\r\n"
 EVENT = b"5\r\nhello\r\n"
 LAST = b"0\r\n\r\n"
 
@@ -109,12 +113,14 @@ async def test_what_is_closed_never_looks(deadlines, monkeypatch):
 # A relay that gathers
 
 
-async def streaming(tap: SeeingTap, memory: Memory, deadlines: Deadlines, requests: int = 1) -> tuple[Bare, SeenRequest]:
+async def streaming(
+    tap: SeeingTap, memory: Memory, deadlines: Deadlines, head: bytes = HEAD, *, requests: int = 1
+) -> tuple[Bare, SeenRequest]:
     """A relay with an answer under way."""
     bare = Bare(tap, memory, deadlines)
     await say(bare.client, [GET * requests])
     assert await hear(bare.upstream, len(GET) * requests) == GET * requests
-    await event(bare, HEAD)
+    await event(bare, head)
     return bare, tap.requests[0]
 
 
@@ -193,6 +199,38 @@ async def test_what_came_before_we_ended_it_is_seen(deadlines, patience):
     await event(bare)
     bare.close()
     assert (seen.response, seen.aborted) == (b"hello", AbortedBy.PROXY)
+
+
+async def test_an_answer_of_a_known_length_is_looked_at_as_it_comes(deadlines, patience):
+    bare, seen = await streaming(SeeingTap(is_midstream=True), Memory(), deadlines, HEAD.replace(CHUNKED, b"Content-Length: 9"))
+    for count in (1, 2, 3):
+        await event(bare, b"ha\n")
+        assert seen.response == b"ha\n" * count
+    assert seen.is_over
+    bare.close()
+
+
+async def test_a_client_that_cannot_be_told_any_more_leaves_nothing_to_look_at(deadlines, monkeypatch, caplog):
+    monkeypatch.setattr("aiproxyd.mitm.gathering.MAX_WAIT_SECONDS", 0.01)
+    bare, seen = await streaming(SeeingTap(is_midstream=True), Memory(), deadlines)
+    bare.relay.client.socket.shutdown(socket.SHUT_WR)
+    await say(bare.upstream, [EVENT])
+    await until(lambda: bare.reasons)
+    passed = asyncio.Event()
+    deadlines.start(0.05, passed.set)
+    await passed.wait()
+    assert (seen.aborted, caplog.text) == (AbortedBy.CLIENT, "")
+    bare.close()
+
+
+async def test_a_closed_connection_is_not_kept_for_what_it_had_gathered(deadlines, patience):
+    bare, _ = await streaming(SeeingTap(is_midstream=True), Memory(), deadlines)
+    await event(bare)
+    relay = weakref.ref(bare.relay)
+    bare.close()
+    del bare
+    gc.collect()
+    assert relay() is None
 
 
 async def test_answers_to_pipelined_requests_are_looked_at_one_by_one(deadlines, patience):
