@@ -116,8 +116,8 @@ def coded(draw: st.DrawFn, data: bytes, coding: str) -> bytes:
 
 
 def _grouped(draw: st.DrawFn, parts: list[bytes]) -> list[list[bytes]]:
-    """The parts in one group, or each in its own."""
-    return [[part] for part in parts] if draw(st.booleans()) else [parts]
+    """The parts in one group, or each in its own; one group at least, for no member or frame is no coding."""
+    return [[part] for part in parts] if draw(st.booleans()) and parts else [parts]
 
 
 def _gzip_member(parts: list[bytes]) -> bytes:

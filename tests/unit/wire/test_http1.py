@@ -244,9 +244,12 @@ def test_a_connect_that_is_accepted_ends_http():
         b"5;" + b"x" * MAX_CHUNK_LINE_BYTES + b"\r\nevent\r\n",
         b"\r\n",
         b"5\r\nevent\r\n0\r\n\r\n",
+        b"5\r\nevent\r\n" * 3 + b"5\r\neve",
+        # Its second digit begins what looks like a whole chunk.
+        b"15\r\nevent\r\n23456789012345\r\n",
     ],
 )
-def test_a_chunk_that_comes_by_itself_is_read_as_if_it_came_byte_by_byte(wire):
+def test_chunks_that_come_whole_are_read_as_if_they_came_in_any_two_parts_or_byte_by_byte(wire):
     def read(parts):
         follower = ResponseFollower()
         follower.expect(GET)
@@ -258,7 +261,9 @@ def test_a_chunk_that_comes_by_itself_is_read_as_if_it_came_byte_by_byte(wire):
         after = [(type(piece), piece.raw) for piece in rest]
         return body, raw, [whole for _, whole in messages], reason, after, follower.is_idle, follower.is_opaque
 
-    assert read([wire]) == read([wire[index : index + 1] for index in range(len(wire))])
+    expected = read([wire[index : index + 1] for index in range(len(wire))])
+    for index in range(min(len(wire), 100)):
+        assert read([wire[:index], wire[index:]]) == expected
 
 
 def test_following_can_be_stopped_in_a_response():
