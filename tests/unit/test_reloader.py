@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from aiproxyd import reloader as reloader_module
 from aiproxyd.config import watching as config_watching
 from aiproxyd.config.loader import load
 from aiproxyd.config.schema import Config
+from aiproxyd.config.watching import files_named
 from aiproxyd.exceptions import AiproxydError
 from aiproxyd.reloader import FAILURE, Reloader
 
@@ -219,3 +221,25 @@ async def test_without_a_file_there_is_nothing_to_watch_and_the_environment_can_
     reloader = Reloader(path=None, environ=environ, current=lambda: daemon.config, use=daemon.use, times=daemon)
     assert await reloader.reload() == ""
     assert daemon.config.drain_timeout_seconds == 5
+
+
+async def test_a_file_that_another_configuration_names_is_watched_from_then_on_without_a_walk_each_time(
+    daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walks: list[Config] = []
+
+    def walked(config: Config) -> frozenset[Path]:
+        walks.append(config)
+        return files_named(config)
+
+    monkeypatch.setattr(reloader_module, "files_named", walked)
+    key = tmp_path / "second.key"
+    key.write_text("one")
+    reloader = daemon.reloader()
+    async with watching(reloader):
+        daemon.file.write_text(f"providers: [{{name: second, type: openai, keys: [{{file: {key}}}]}}]\n")
+        await until_used(daemon, "second")
+        daemon.used.clear()
+        key.write_text("two")
+        await until_used(daemon, "second")
+    assert len(walks) == len({id(config) for config in walks}) <= 3
