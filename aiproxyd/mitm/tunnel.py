@@ -10,7 +10,7 @@ Measured on 2 cores at 2 GHz class, four connections, uvloop, CPU ms of the prox
   splice, 64 KiB pipes  0.20-0.31 | 0.38-0.39
   recv_into and send    0.30      | 0.32
   asyncio Protocol pair 0.27-0.28 | 0.27-0.28
-The whole way of a new tunnel, from the CONNECT's head to an idle tunnel, takes 0.20-0.25 ms; an idle one holds 3 KiB.
+The whole way of a new tunnel, from the CONNECT's head to an idle tunnel, takes 0.24-0.35 ms; an idle one holds 3 KiB.
 
 Facts: libuv stops watching a socket at its first error and says so once, so each move asks for the socket's error as well: a reset
 that arrives together with data would otherwise be missed.
