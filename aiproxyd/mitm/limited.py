@@ -9,7 +9,7 @@ from typing import Any
 
 
 async def limited[Result](work: Coroutine[Any, Any, Result], seconds: float) -> Result:
-    """Return what `work` returns. Its first step is taken at once, and no other task runs before the second.
+    """Return what `work` returns, which runs in the task of whoever awaits this: work that never waits lets no other task run.
 
     Args:
         work: Was not begun.

@@ -1,6 +1,7 @@
 """Who lost a token is found, whoever took it away."""
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,7 @@ class Asked:
         self.at = written_at
         self.questions = self.looks = 0
         self.fails = False
+        self.users: list[StoredUser] = []
 
     def written_at(self) -> object | None:
         self.looks += 1
@@ -78,7 +80,7 @@ class Asked:
         self.questions += 1
         if self.fails:
             raise StorageError("it is not there")
-        return []
+        return self.users
 
     async def look(self, times: int = 3) -> int:
         """Wait for so many looks and return how many of them led to a question."""
@@ -109,6 +111,24 @@ async def test_a_store_is_asked_when_it_was_written_to_or_does_not_know_and_afte
         store.fails = False
         assert await store.look() >= 1
         assert await store.look() == 0
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+async def test_a_commit_that_shows_long_after_it_was_written_is_found_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(revocations, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(revocations, "ASK_SECONDS", 0.2)
+    store = Asked(1)
+    alice = StoredUser(id=id_of_name("alice"), name="alice", groups=(), created_at=datetime.now(UTC), revoked_at=None)
+    store.users = [alice]
+    told: asyncio.Queue[set[str]] = asyncio.Queue()
+    watching = asyncio.ensure_future(watch_revocations(store, list, told.put_nowait))  # type: ignore[arg-type]
+    try:
+        await store.look()
+        store.users = [alice._replace(revoked_at=datetime.now(UTC))]
+        assert await asyncio.wait_for(told.get(), 30) == {id_of_name("alice")}
+        assert store.questions < store.looks
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)

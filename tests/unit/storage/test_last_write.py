@@ -33,7 +33,7 @@ def write_elsewhere(file: Path, *statements: str) -> None:
 @pytest.fixture
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A database in WAL mode that this process has open, as a daemon does; times of its files count at once."""
-    monkeypatch.setattr(last_write, "_STEP_SECONDS", 0.0)
+    monkeypatch.setattr(last_write, "_UNSURE_SECONDS", 0.0)
     file = tmp_path / "store.sqlite3"
     connection = sqlite3.connect(file, isolation_level=None)
     connection.execute("PRAGMA journal_mode=WAL")
@@ -70,7 +70,7 @@ def test_what_nobody_wrote_to_shows_the_same_however_often_it_is_read(database: 
 
 
 def test_a_write_of_this_moment_may_have_the_time_of_the_next_one(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(last_write, "_STEP_SECONDS", 60.0)
+    monkeypatch.setattr(last_write, "_UNSURE_SECONDS", 60.0)
     wal = Path(f"{database}-wal")
     past, now, future = time.time() - 3600, time.time(), time.time() + 3600
     for of_database, of_wal, is_known in ((past, past, True), (past, now, False), (now, past, False), (past, future, False)):
