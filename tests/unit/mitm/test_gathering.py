@@ -287,3 +287,30 @@ async def test_a_fault_of_ours_in_what_waited_closes_the_connection(deadlines, m
     assert bare.reasons == ["error"]
     assert "a connection is closed because its relay failed" in caplog.text
     bare.close()
+
+
+async def test_no_request_is_begun_on_a_connection_that_a_fault_in_what_waited_has_closed(deadlines, patience, monkeypatch):
+    tap = SeeingTap(is_midstream=True)
+    bare, seen = await streaming(tap, Memory(), deadlines)
+    monkeypatch.setattr(seen, "response_data", lambda _data: 1 // 0)
+    await event(bare)
+    await say(bare.client, [GET])
+    await until(lambda: bare.reasons)
+    assert (seen.is_over, len(tap.requests)) == (True, 1)
+    bare.close()
+
+
+async def test_no_request_is_begun_while_a_drained_connection_says_its_last_words(deadlines, patience):
+    tap = SeeingTap(is_midstream=True)
+    bare, seen = await streaming(tap, Memory(), deadlines)
+    bare.relay._is_client_secure = bare.relay._is_upstream_secure = True  # as after TLS
+    await event(bare, EVENT + LAST[:-1])
+    bare.relay.client.write(bytes(1 << 24))  # more than the client takes
+    await say(bare.upstream, [LAST[-1:]])
+    await until(lambda: bare.relay.upstream.is_paused)
+    bare.relay.drain()
+    assert not seen.is_over
+    await say(bare.client, [GET])
+    await until(lambda: seen.is_over)
+    assert (bare.reasons, seen.aborted, len(tap.requests)) == ([], None, 1)
+    bare.close()

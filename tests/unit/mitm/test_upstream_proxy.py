@@ -78,7 +78,7 @@ async def test_what_the_destination_says_behind_the_head_stays_in_the_socket(cut
         (b"SSH-2.0-x\r\n\r\n", "upstream_proxy_protocol"),
         (b"HTTP/1.1 200 OK\r\n", "upstream_proxy_protocol"),
         (b"", "upstream_proxy_protocol"),
-        (b"HTTP/1.1 200 OK\r\nA: " + b"x" * 40_000, "upstream_proxy_protocol"),
+        (b"HTTP/1.1 200 OK\r\nA: " + b"x" * 40_000 + b"\r\n\r\n", "upstream_proxy_protocol"),
     ],
 )
 async def test_every_other_answer_is_a_word_for_metrics(answer, reason):
