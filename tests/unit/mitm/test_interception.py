@@ -10,7 +10,7 @@ import zstandard
 
 from aiproxyd.mitm.decrypted import AbortedBy, TapSettings
 from aiproxyd.mitm.interception import MAX_ERROR_BODY_BYTES, UNKNOWN_MODEL
-from aiproxyd.mitm.tap import RequestTap, Tap
+from aiproxyd.mitm.tap import RequestTap, Tap, unseen
 from aiproxyd.model.endpoint import Endpoint
 from aiproxyd.model.events import ThoughtSource, ToolKind
 from aiproxyd.model.head import Headers, RequestHead, ResponseHead
@@ -765,6 +765,29 @@ def test_an_apis_own_content_type_is_a_stream() -> None:
     request.response_end()
     assert story.ended.usage == TokenUsage(7, 3)
     assert story.ended.first_output_seconds == 2
+
+
+def test_the_middle_of_a_stream_begins_behind_its_first_output_and_lasts_until_its_end() -> None:
+    story = Story()
+    request = story.messages()
+    assert not request.is_midstream
+    request.response_head(head(content_type=EVENT_STREAM))
+    request.response_data(MESSAGE_START)
+    assert not request.is_midstream
+    request.response_data(THINKING)
+    assert request.is_midstream
+    request.response_data(TOOL_START + TOOL_END + MESSAGE_END)
+    assert request.is_midstream
+    request.response_end()
+    assert not request.is_midstream
+
+
+def test_what_is_no_stream_has_no_middle() -> None:
+    document, passthrough = Story().chat(), Story()._begin(CHAT, "/v1/models", b"", whole=True)
+    for request in (document, passthrough, unseen()):
+        request.response_head(head())
+        request.response_data(CHAT_RESPONSE)
+        assert not request.is_midstream
 
 
 @pytest.mark.parametrize("is_cut", [False, True])
