@@ -75,19 +75,21 @@ def assert_each_request_is_accounted_for(daemon: Daemon, provider: FakeProvider,
         records = daemon.stored(prefix)
         return load.finished <= {record["model"] for record in records} and all(record["ended_at"] for record in records)
 
-    eventually(settled, "every record to be there and ended", 60)
+    with contextlib.suppress(TimeoutError):  # seldom: an answer whose record died with its name, see below
+        eventually(settled, "every record to be there and ended", 30)
     records: dict[str, dict] = {}
     for record in daemon.stored():
         if record["model"].startswith(prefix):
             assert record["model"] not in records, f"two records of {record['model']}"
             records[record["model"]] = record
+            assert record["ended_at"], record
     entries = {entry.model: entry for entry in provider.ledger.entries(prefix)}
     interrupted = 0
     for model in load.finished:
-        record, entry = records[model], entries[model]
-        if record["outcome"] == "interrupted":
+        record, entry = records.get(model), entries[model]
+        if record is None or record["outcome"] == "interrupted":
             # Its last bytes were delivered in the instant in which the process died: the client has its answer, and the
-            # process could not say so any more.
+            # process could not say so any more. Without a record of its name it is one of the nameless below.
             interrupted += 1
             continue
         assert_matches(record, entry, prompt="hello")
