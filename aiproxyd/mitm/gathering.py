@@ -2,7 +2,7 @@
 
 Not a buffer on the way of bytes: nobody waits for what is kept here. To look at an event costs a process that was asleep several
 times what it costs one that has just looked at another: its code and data are in no cache. Measured with 32 streams of 50 events
-a second, by which a worker spends a fifth less.
+a second, by which a worker spends 7 to 9 % less.
 """
 
 from collections.abc import Callable

@@ -131,7 +131,7 @@ class Relay(Pair):
         self._unfollowed = Gathering(deadlines, functools.partial(self.upstream.guard, self._follow_response))
         """What the provider said in the middle of a stream: forwarded, and not followed yet."""
         self._is_midstream = False
-        """Whether the next bytes of the provider may be gathered there."""
+        """Whether the next bytes of the provider may be gathered there. Else nothing is."""
         self._open: deque[RequestTap] = deque()
         """Requests whose answer is not whole, oldest first."""
         self._uploading: RequestTap | None = None
@@ -244,7 +244,7 @@ class Relay(Pair):
     # From the client
 
     def _from_client(self, data: bytes) -> None:
-        if not self._catch_up():
+        if self._is_midstream and not self._catch_up():
             return
         if self._is_opaque:
             if self._upgraded is not None:
@@ -371,7 +371,10 @@ class Relay(Pair):
             return
         if self.client.is_closed:
             return
-        self._unfollowed.look(data)
+        if self._is_midstream:
+            self._unfollowed.look(data)
+        else:
+            self._follow_response(data)
 
     def _catch_up(self) -> bool:
         """Follow what was only forwarded so far, and the next at once; return whether the connection goes on."""
