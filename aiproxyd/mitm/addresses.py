@@ -7,6 +7,7 @@ multicast. Of a block that is reserved as a whole, the few addresses in it that 
 Fails closed: what cannot be understood is refused.
 """
 
+import functools
 import ipaddress
 from collections.abc import Iterable
 
@@ -63,7 +64,7 @@ class AddressRule:
 
     def __init__(self, allowed_private_cidrs: Iterable[str] = ()) -> None:
         self._allowed = tuple(ipaddress.ip_network(cidr) for cidr in allowed_private_cidrs)
-        self._judged: dict[str, bool] = {}
+        self._remembered = functools.lru_cache(_MAX_JUDGED)(self._judge)
 
     def allows(self, text: str) -> bool:
         """Return whether the address `text` is neither private nor reserved, or is exempt.
@@ -71,12 +72,7 @@ class AddressRule:
         Args:
             text: An IPv4 or IPv6 address, maybe with a zone; anything else is refused.
         """
-        allowed = self._judged.get(text)
-        if allowed is None:
-            if len(self._judged) >= _MAX_JUDGED:
-                self._judged.clear()
-            allowed = self._judged[text] = self._judge(text)
-        return allowed
+        return self._remembered(text)
 
     def _judge(self, text: str) -> bool:
         try:

@@ -32,6 +32,7 @@ class Bare:
             deadlines=deadlines,
             on_closed=self.reasons.append,
         )
+        self.relay._is_client_secure = self.relay._is_upstream_secure = True  # as after TLS
         self.relay.start()
 
     def close(self):

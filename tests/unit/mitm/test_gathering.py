@@ -267,7 +267,6 @@ async def test_what_cannot_be_followed_is_counted_after_a_while(deadlines, monke
 async def test_a_connection_that_drains_takes_no_request_behind_the_end_it_had_not_looked_at(deadlines, patience):
     tap = SeeingTap(is_midstream=True)
     bare, seen = await streaming(tap, Memory(), deadlines)
-    bare.relay._is_client_secure = bare.relay._is_upstream_secure = True  # as after TLS
     await event(bare, EVENT + LAST[:-1])
     await event(bare, LAST[-1:])
     bare.relay.drain()
@@ -303,7 +302,6 @@ async def test_no_request_is_begun_on_a_connection_that_a_fault_in_what_waited_h
 async def test_no_request_is_begun_while_a_drained_connection_says_its_last_words(deadlines, patience):
     tap = SeeingTap(is_midstream=True)
     bare, seen = await streaming(tap, Memory(), deadlines)
-    bare.relay._is_client_secure = bare.relay._is_upstream_secure = True  # as after TLS
     await event(bare, EVENT + LAST[:-1])
     bare.relay.client.write(bytes(1 << 24))  # more than the client takes
     await say(bare.upstream, [LAST[-1:]])
