@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from aiproxyd.config.section import Section
+from aiproxyd.model.authority import is_loopback
 
 # By a key pair. With a shared secret, whoever checks a token could make one; so those and `none` are not here.
 Signature = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
@@ -22,17 +23,10 @@ def _https_url(url: str) -> str:
     if parts.scheme not in {"https", "http"} or not parts.hostname or "@" in parts.netloc or parts.query or parts.fragment:
         message = "should be https://HOST[:PORT][/PATH], without credentials, query or fragment"
         raise ValueError(message)
-    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+    if parts.scheme == "http" and parts.hostname != "localhost" and not is_loopback(parts.hostname):
         message = "should begin with https://; http:// is for loopback addresses alone"
         raise ValueError(message)
     return url.rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class CoderAuthConfig(Section):

@@ -4,7 +4,6 @@ Frozen, and strict about unknown keys. A field marked `restart` is read once; a 
 Lower floors never see `Config`: they get the frozen parameter types of their own that are built from it.
 """
 
-import ipaddress
 import os
 import re
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from aiproxyd.config.network import EgressConfig, ListenAddress, ListenTlsConfig
 from aiproxyd.config.observability import MetricsConfig, PricingConfig, TracingConfig
 from aiproxyd.config.section import Section, restart
 from aiproxyd.config.store import StoreConfig
+from aiproxyd.model.authority import is_loopback
 
 _PROVIDER_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhdw])+\Z|0\Z")
@@ -45,9 +45,8 @@ def _duration(value: str) -> str:
     return value
 
 
-def _is_loopback(address: str) -> bool:
-    host = address.rpartition(":")[0].strip("[]")
-    return bool(host) and ipaddress.ip_address(host).is_loopback
+def _is_local(listen: str) -> bool:
+    return is_loopback(listen.rpartition(":")[0].strip("[]"))
 
 
 def _sha256(value: str) -> str:
@@ -433,11 +432,10 @@ class Config(Section):
         if not self.listen and not self.listen_tls.listen:
             message = "listen: empty, and listen_tls.listen as well; the proxy would have no address"
             raise ValueError(message)
-        if self.auth.mode is AuthMode.OFF and not all(_is_loopback(address) for address in self.listen_gateway):
+        if self.auth.mode is AuthMode.OFF and not all(_is_local(address) for address in self.listen_gateway):
             message = "listen_gateway: an address that is not loopback needs auth.mode to ask for credentials"
             raise ValueError(message)
-        host = self.admin.listen.rpartition(":")[0].strip("[]")
-        if not (self.admin.token or self.admin.tokens) and not (host and ipaddress.ip_address(host).is_loopback):
+        if not (self.admin.token or self.admin.tokens) and not _is_local(self.admin.listen):
             message = "admin.token: required because admin.listen is not a loopback address"
             raise ValueError(message)
         return self

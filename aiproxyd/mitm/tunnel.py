@@ -18,13 +18,13 @@ that arrives together with data would otherwise be missed.
 
 import asyncio
 import fcntl
-import ipaddress
 import logging
 import os
 import socket
 from collections.abc import Callable
 
 from aiproxyd.mitm.deadlines import Deadline, Deadlines
+from aiproxyd.model.authority import is_loopback
 
 log = logging.getLogger(__name__)
 
@@ -324,9 +324,3 @@ def _do_not_pace(sink: socket.socket) -> None:
             sink.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
     except OSError:
         pass  # no TCP socket, or a system that does not allow it: then it is paced
-
-
-def is_loopback(address: str) -> bool:
-    """Return whether an IP address is a loopback address, also where an IPv6 socket shows one of IPv4."""
-    parsed = ipaddress.ip_address(address)
-    return (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback

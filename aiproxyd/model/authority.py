@@ -29,6 +29,15 @@ class Authority(NamedTuple):
         return True
 
 
+def is_loopback(host: str) -> bool:
+    """Return whether `host` is a loopback address, also of IPv4 as an IPv6 socket shows it. A name is none."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
 def parse_authority(text: str, *, default_port: int | None = None) -> Authority:
     """Return the authority that `text` names.
 

@@ -11,7 +11,7 @@ import pytest
 
 from aiproxyd.mitm.deadlines import Deadlines
 from aiproxyd.mitm.pair import Pair
-from aiproxyd.mitm.tunnel import PipePool, Tunnel, is_loopback
+from aiproxyd.mitm.tunnel import PipePool, Tunnel
 from tests.unit.mitm.stage import connected, until
 
 LOOPS = "both"
@@ -239,16 +239,6 @@ async def test_bulk_through_a_unix_socket_passes():
     tunnel.close()
     deadlines.close()
     pool.close()
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"])
-def test_an_address_is_a_loopback_address(address):
-    assert is_loopback(address)
-
-
-@pytest.mark.parametrize("address", ["10.0.0.1", "::ffff:10.0.0.1", "2001:db8::1", "fe80::1%eth0"])
-def test_an_address_is_no_loopback_address(address):
-    assert not is_loopback(address)
 
 
 def descriptors():

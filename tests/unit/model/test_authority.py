@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiproxyd.model.authority import Authority, parse_authority
+from aiproxyd.model.authority import Authority, is_loopback, parse_authority
 
 
 @pytest.mark.parametrize(
@@ -83,3 +83,13 @@ def test_addresses_are_told_from_names():
     assert not Authority("host", 1).is_address
     assert not Authority("10.0.0.1.example", 1).is_address
     assert not Authority("host7", 1).is_address
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"])
+def test_a_host_is_a_loopback_address(host):
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "::ffff:10.0.0.1", "2001:db8::1", "fe80::1%eth0", "localhost", ""])
+def test_a_host_is_no_loopback_address(host):
+    assert not is_loopback(host)
