@@ -1,6 +1,7 @@
 """Which addresses may be dialled, and that exactly the checked one is."""
 
 import asyncio
+import errno
 import socket
 
 import pytest
@@ -222,6 +223,19 @@ async def test_a_connection_that_stands_at_once_is_not_waited_for(listener, monk
         assert connection.getpeername() == listener.getsockname()
         assert not connection.getblocking()
     assert asked == []
+
+
+async def test_a_connection_that_stood_before_it_was_asked_again_is_one(listener, monkeypatch):
+    def connect_ex(connection, address, connect_ex=socket.socket.connect_ex):
+        connection.setblocking(True)
+        assert connect_ex(connection, address) == 0  # meanwhile, as a kernel has it that says EISCONN afterwards
+        connection.setblocking(False)
+        monkeypatch.undo()
+        return errno.EINPROGRESS
+
+    monkeypatch.setattr(socket.socket, "connect_ex", connect_ex)
+    with await Egress(EgressSettings()).dial(Authority("127.0.0.1", listener.getsockname()[1]), exempt=True) as connection:
+        assert connection.getpeername() == listener.getsockname()
 
 
 async def test_a_connection_that_takes_its_time_is_waited_for(busy_listener):
