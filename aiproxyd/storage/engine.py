@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from aiproxyd.exceptions import StorageError
@@ -50,6 +50,9 @@ _IDS_A_STATEMENT = 1000
 
 READ_ONLY = "aiproxyd_read_only"
 """Execution option of a connection whose transactions only read."""
+
+# Classes of SQLSTATE that a value causes: data exception, integrity violation, limit exceeded (a row too large for an index).
+_DATA_STATES = ("22", "23", "54")
 
 
 def url_of(text: str) -> URL:
@@ -163,6 +166,26 @@ def _first_line(error: BaseException | None) -> str:
     # Behind the first line PostgreSQL puts details, with values of rows; drivers put their class before it.
     text = str(error).partition("\n")[0].rpartition(">: ")[2]
     return f"the store refused: {text[:200]}"
+
+
+def is_data_error(exc: Exception) -> bool:
+    """Return whether a value caused it, so that other lines would get through."""
+    match exc:
+        case DataError() | IntegrityError():
+            return True
+        case DBAPIError():
+            # The driver's own error is the cause of the one that SQLAlchemy makes of it.
+            causes = (exc.orig, exc.orig.__cause__ if exc.orig is not None else None)
+            return any(
+                isinstance(cause, ValueError) or str(getattr(cause, "sqlstate", None) or "")[:2] in _DATA_STATES
+                for cause in causes
+            )
+        case StatementError():
+            return isinstance(exc.orig, ValueError | TypeError | OverflowError)
+        case ValueError() | TypeError() | OverflowError():
+            return True
+        case _:
+            return False
 
 
 def _json_text(value: object) -> str:

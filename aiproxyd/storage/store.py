@@ -13,7 +13,6 @@ from typing import Any, Self
 
 import structlog
 from sqlalchemy import bindparam, case, delete, exists, select, text, update
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from aiproxyd.exceptions import StorageError
@@ -23,7 +22,16 @@ from aiproxyd.model.principal import Principal
 from aiproxyd.pricing import Pricer
 from aiproxyd.storage import schema, users
 from aiproxyd.storage.costs import Repricing, reprice_page
-from aiproxyd.storage.engine import READ_ONLY, create_engine, in_pieces, prepare_sqlite_file, sqlite_file, translated, url_of
+from aiproxyd.storage.engine import (
+    READ_ONLY,
+    create_engine,
+    in_pieces,
+    is_data_error,
+    prepare_sqlite_file,
+    sqlite_file,
+    translated,
+    url_of,
+)
 from aiproxyd.storage.figures import keeping_figures, rebuild
 from aiproxyd.storage.ingest import ingest, save_positions
 from aiproxyd.storage.last_write import written_at
@@ -45,9 +53,6 @@ _MAX_SEEN_USERS = 10_000
 
 # Rows of each index that SQLite looks at to know how it is filled.
 _ANALYSED_ROWS = 1000
-
-# Classes of SQLSTATE that a value causes: data exception, integrity violation, limit exceeded (a row too large for an index).
-_DATA_STATES = ("22", "23", "54")
 
 
 class Store:
@@ -171,7 +176,7 @@ class Store:
             try:
                 changes = await self._transact(lines, positions, starts, isolated=False)
             except Exception as exc:  # narrowed by what it is, because each driver has its own
-                if not _is_data_error(exc):
+                if not is_data_error(exc):
                     raise
                 changes = await self._transact(lines, positions, starts, isolated=True)
         for part in changes:
@@ -215,7 +220,7 @@ class Store:
             async with connection.begin_nested():
                 return [await ingest(connection, lines, self._seen_users, self._pricer)]
         except Exception as exc:  # as in `apply`
-            if not _is_data_error(exc):
+            if not is_data_error(exc):
                 raise
             if len(lines) == 1:
                 worker_id, observation = lines[0]
@@ -477,23 +482,3 @@ class Store:
             StorageError: It could not be found out.
         """
         return await self.read(lambda connection: users.find_principal(connection, token_sha256))
-
-
-def _is_data_error(exc: Exception) -> bool:
-    """Return whether a value caused it, so that other lines would get through."""
-    match exc:
-        case DataError() | IntegrityError():
-            return True
-        case DBAPIError():
-            # The driver's own error is the cause of the one that SQLAlchemy makes of it.
-            causes = (exc.orig, exc.orig.__cause__ if exc.orig is not None else None)
-            return any(
-                isinstance(cause, ValueError) or str(getattr(cause, "sqlstate", None) or "")[:2] in _DATA_STATES
-                for cause in causes
-            )
-        case StatementError():
-            return isinstance(exc.orig, ValueError | TypeError | OverflowError)
-        case ValueError() | TypeError() | OverflowError():
-            return True
-        case _:
-            return False
