@@ -40,7 +40,7 @@ def run(
 
       AIPROXYD_LOGGING__FORMAT=json aiproxyd run
     """
-    import asyncio
+    import uvloop
 
     from aiproxyd.config.loader import load
     from aiproxyd.control import Control
@@ -65,7 +65,7 @@ def run(
     def announce(control: "Control") -> None:
         _announce(control, prefix, pointer)
 
-    asyncio.run(Control(settings, config_path=config, environ=environ).run(announce))
+    uvloop.run(Control(settings, config_path=config, environ=environ).run(announce))
 
 
 def _announce(control: "Control", prefix: str, pointer: str) -> None:
