@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.cases import CONNECTION_COUNTS, P99_BOUNDS_MILLISECONDS, STREAM_COUNTS
+from tests.bench.figures import PRODUCT, figure, spread
 from tests.bench.load import STREAM_SECONDS
+from tests.bench.targets import standings
 
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
 BASELINE = "mitmdump"
-
-PRODUCT = "aiproxyd (relay)"
 
 CPU_CASES = (
     ("kept_alive_16", "request on a kept-alive decrypted connection, 16 connections"),
@@ -123,6 +123,7 @@ def tables(result: dict[str, Any]) -> str:
             *_summary(result),
             f"{where}, {how}: `{facts['command']}`. Load average before it began: {facts['load_average']}. {versions}.",
             "",
+            *standings(result),
             (
                 f"CPU milliseconds of the proxy's processes per unit of work: median{ranges}, and the ratio to bare {BASELINE}"
                 " within a round. Compare within this run only."
@@ -171,20 +172,18 @@ def _summary(result: dict[str, Any]) -> list[str]:
         return []
 
     def beside(case: str) -> str:
-        figures = ", ".join(
-            f"{peer} {_figure(values[case])}" for peer, values in others.items() if not math.isnan(values[case])
-        )
+        figures = ", ".join(f"{peer} {figure(values[case])}" for peer, values in others.items() if not math.isnan(values[case]))
         return f" ({figures})" if figures else ""
 
     def added(case: str) -> str:
-        return _figure(ours[case] - straight[case])
+        return figure(ours[case] - straight[case])
 
     bound = P99_BOUNDS_MILLISECONDS[0]
     request, burst = "kept_alive_16", f"rate_at_{bound}"
     one_more = two["megabytes_2"] - two["megabytes_1"]
     # Only the first round finds no room that was freed before.
     connection, tunnel = (
-        _figure(max(measured[PRODUCT][case] for measured in rounds))
+        figure(max(measured[PRODUCT][case] for measured in rounds))
         for case in ("idle_connection_kilobytes", "idle_tunnel_kilobytes")
     )
     idle = ours["idle_second"]
@@ -193,8 +192,8 @@ def _summary(result: dict[str, Any]) -> list[str]:
         "",
         (
             f"- **Requests**: {1000 / ours[request]:,.0f} a second sustained by one core, control and store included:"
-            f" {_figure(ours[request])} ms of CPU each{beside(request)}."
-            f" In bursts {_figure(ours[burst])} a second within a p99 of {bound} ms{beside(burst)}."
+            f" {figure(ours[request])} ms of CPU each{beside(request)}."
+            f" In bursts {figure(ours[burst])} a second within a p99 of {bound} ms{beside(burst)}."
         ),
         (
             f"- **Latency added**, on one open connection: {added('latency_1_p50')} ms to a request (p99 {added('latency_1_p99')}),"
@@ -204,7 +203,7 @@ def _summary(result: dict[str, Any]) -> list[str]:
             f"- **Memory**: {two['megabytes_1']:,.0f} MB for control and one worker, {one_more:,.0f} MB for one more worker,"
             f" {connection} KB for an idle decrypted connection, {tunnel} KB for an idle tunnel (the largest of the rounds)."
         ),
-        f"- **Idle**: {_figure(idle)} ms of CPU a second, {idle / 10:.2g} % of a core{beside('idle_second')}.",
+        f"- **Idle**: {figure(idle)} ms of CPU a second, {idle / 10:.2g} % of a core{beside('idle_second')}.",
         *_losses(ours, others),
         "",
     ]
@@ -255,7 +254,7 @@ def _workers(rounds: list[dict[str, float]]) -> list[str]:
         "",
         "| | aiproxyd (relay) |",
         "|---|---|",
-        *(f"| {title} | {_spread([values[case] for values in rounds])} |" for case, title in WORKERS_CASES),
+        *(f"| {title} | {spread([values[case] for values in rounds])} |" for case, title in WORKERS_CASES),
         *_notes(WORKERS_NOTES),
     ]
 
@@ -289,13 +288,13 @@ def _table(
             for peer in peers
         ]
         if straight:
-            cells.append(_figure(result["ceiling"][case]))
+            cells.append(figure(result["ceiling"][case]))
         rows.append(f"| {title} | " + " | ".join(cells) + " |")
     return rows
 
 
 def _cell(rounds: list[dict[str, dict[str, float]]], peer: str, case: str, *, ratio: bool) -> str:
-    cell = _spread([measured[peer][case] for measured in rounds])
+    cell = spread([measured[peer][case] for measured in rounds])
     if ratio:
         ratios = [measured[peer][case] / measured[BASELINE][case] for measured in rounds if measured[BASELINE][case] > 0]
         if ratios:
@@ -303,15 +302,3 @@ def _cell(rounds: list[dict[str, dict[str, float]]], peer: str, case: str, *, ra
             if len(rounds) > 1:
                 cell += f" ({min(ratios):.2f} to {max(ratios):.2f})"
     return cell
-
-
-def _spread(values: list[float]) -> str:
-    """Return the median, and of several rounds the range."""
-    median = f"**{_figure(statistics.median(values))}**"
-    return f"{median} ({_figure(min(values))} to {_figure(max(values))})" if len(values) > 1 else median
-
-
-def _figure(value: float) -> str:
-    if math.isnan(value):
-        return "none"
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

@@ -3,12 +3,12 @@
 import math
 from typing import Any
 
+from tests.bench.figures import PRODUCT
 from tests.bench.report import (
     CPU_CASES,
     FLOWING_CASES,
     LATENCY_CASES,
     MEMORY_CASES,
-    PRODUCT,
     RATE_CASES,
     WORKERS_CASES,
     tables,
@@ -89,3 +89,40 @@ def test_a_figure_that_is_missing_takes_the_summary_away() -> None:
 def test_without_the_product_there_is_no_summary() -> None:
     result = a_run() | {"peers": ["mitmdump", "squid"], "workers": []}
     assert "In short" not in tables(result)
+
+
+def with_goproxy(*, rounds: int = 1) -> dict[str, Any]:
+    """Return a result in which goproxy takes 2 of everything."""
+    result = a_run(rounds=rounds)
+    for measured in result["rounds"]:
+        measured["goproxy"] = dict.fromkeys(CASES, 2.0)
+    return result | {"peers": [*result["peers"], "goproxy"], "versions": result["versions"] | {"goproxy": "goproxy 1"}}
+
+
+def test_each_target_says_whether_it_is_reached() -> None:
+    text = tables(with_goproxy())
+    assert row_of(text, "new decrypted connection and one request, ms") == ["≤ 4", "**3**", "reached", "2", "**2**"]
+    assert row_of(text, "request on a kept-alive decrypted connection, ms") == ["≤ 0.4", "**3**", "**missed**", "0.25", "**2**"]
+    assert row_of(text, "tunnel of TLS bytes, of what goproxy takes in the same round")[1:3] == ["**1.5**", "**missed**"]
+    assert row_of(text, "requests a second of two workers on two cores, of those of one")[:3] == ["≥ 1.8", "**5**", "reached"]
+    assert row_of(text, "of 128 streams on two workers, those without a stall")[2] == "**missed**"
+
+
+def test_a_target_is_a_median_and_of_memory_the_largest() -> None:
+    result = with_goproxy(rounds=3)
+    result["rounds"][1][PRODUCT] |= {"new_connection": 400.0, "idle_tunnel_kilobytes": 21.0}
+    text = tables(result)
+    assert row_of(text, "new decrypted connection and one request, ms")[1:3] == ["**3** (3 to 400)", "reached"]
+    assert row_of(text, "idle tunnel, the largest of the rounds, KB")[1:3] == ["**21**", "**missed**"]
+
+
+def test_a_figure_that_is_missing_is_no_target_reached() -> None:
+    result = with_goproxy()
+    result["rounds"][0][PRODUCT]["stream_32"] = math.nan
+    assert row_of(tables(result), "streamed answer, 100 events 20 ms apart, one of 32, ms")[2] == "**missed**"
+
+
+def test_targets_without_goproxy_stand_alone() -> None:
+    text = tables(a_run())
+    assert row_of(text, "new decrypted connection and one request, ms")[-1] == "–"
+    assert "of what goproxy takes" not in text
