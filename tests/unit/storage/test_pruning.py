@@ -48,9 +48,9 @@ async def test_a_run_leaves_what_is_young_and_every_figure(database_url: str) ->
     assert await _count(store, started_before=BEFORE - dt.timedelta(microseconds=1)) == 0
     # The records are gone; what they add up to is not.
     assert await store.read(lambda c: usage_of(c, Selection(), dimensions)) == figures
-    again = await Pruning(store).run(Retention(records_before=BEFORE), UNTIL)
+    again = await Pruning(store, pause=False).run(Retention(records_before=BEFORE), UNTIL)
     assert (again.interceptions, again.figures) == (0, 0)
-    gone = await Pruning(store).run(Retention(records_before=BEFORE, figures_before=BEFORE), UNTIL)
+    gone = await Pruning(store, pause=False).run(Retention(records_before=BEFORE, figures_before=BEFORE), UNTIL)
     assert gone.figures > 0
     days = {row["day"] for row in await store.read(lambda c: usage_of(c, Selection(), [Dimension.DAY]))}
     assert min(days) == BEFORE.date().isoformat(), "the day that is cut keeps its figures"
