@@ -4,8 +4,6 @@ import math
 import statistics
 from collections.abc import Sequence
 
-PRODUCT = "aiproxyd (relay)"
-
 
 def spread(values: Sequence[float]) -> str:
     """Return the median, and of several rounds the range."""

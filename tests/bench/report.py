@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.cases import CONNECTION_COUNTS, P99_BOUNDS_MILLISECONDS, STREAM_COUNTS
-from tests.bench.figures import PRODUCT, figure, spread
+from tests.bench.figures import figure, spread
 from tests.bench.load import STREAM_SECONDS
-from tests.bench.targets import standings
+from tests.bench.targets import PRODUCT, standings
 
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 

@@ -9,8 +9,9 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from tests.bench.figures import PRODUCT, figure, spread
+from tests.bench.figures import figure, spread
 
+PRODUCT = "aiproxyd (relay)"
 YARDSTICK = "goproxy"
 
 

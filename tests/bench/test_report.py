@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-from tests.bench.figures import PRODUCT
 from tests.bench.report import (
     CPU_CASES,
     FLOWING_CASES,
@@ -13,6 +12,7 @@ from tests.bench.report import (
     WORKERS_CASES,
     tables,
 )
+from tests.bench.targets import PRODUCT
 
 CASES = [case for cases in (CPU_CASES, LATENCY_CASES, FLOWING_CASES, RATE_CASES, MEMORY_CASES) for case, _ in cases]
 RATES = ("kept_alive_rate", "new_connection_rate", "raw_rate", "tls_rate")
