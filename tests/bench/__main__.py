@@ -10,10 +10,12 @@ Strategy
 """
 
 import argparse
+import asyncio
 import datetime as dt
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -61,6 +63,10 @@ async def run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     authority.cert_pem.write_to_path(roots)
     peers = [peer for peer in installed() if not arguments.only or any(word in peer.name for word in arguments.only)]
     rounds: list[dict[str, Values]] = []
+    task = asyncio.current_task()
+    assert task is not None
+    # As Ctrl-C does: what was started ends as well.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     # Before our own work shows in it.
     facts = machine()
     command = [sys.executable, "-m", "tests.bench.upstream", str(certificate)]
@@ -119,7 +125,10 @@ def main() -> None:
     parser.add_argument("--no-docs", action="store_true", help="leave the page as it is")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="aiproxyd-bench-") as folder:
-        result = uvloop.run(run(arguments, Path(folder)))
+        try:
+            result = uvloop.run(run(arguments, Path(folder)))
+        except asyncio.CancelledError:
+            sys.exit("stopped before it was done; nothing is written")
     write_report(result, output=arguments.output, page=None if arguments.no_docs else arguments.docs)
 
 
