@@ -90,15 +90,20 @@ class Measurement:
         values = self._values
         await _first_bytes(values, self._load, self._https)
         for count in STREAM_COUNTS:
-            before = self._peer.memory_bytes()
+            memory = self._peer.memory_bytes()
             during: list[int] = []
+            opened: list[float] = []
             try:
                 async with asyncio.timeout(_STREAMS_TIMEOUT_SECONDS):
-                    seen = await self._cpu_of(
-                        f"stream_{count}",
-                        count,
-                        partial(work.streams, self._load, self._https, count=count, during=partial(self._note_memory, during)),
+                    before = self._peer.settled_cpu_seconds()
+                    seen = await work.streams(
+                        self._load,
+                        self._https,
+                        count=count,
+                        opened=partial(self._note_cpu, opened),
+                        during=partial(self._note_memory, during),
                     )
+                    after = self._peer.settled_cpu_seconds()
             except TimeoutError:
                 # Some were never answered to their end: there is no figure, and that is one.
                 for name in (
@@ -107,13 +112,20 @@ class Measurement:
                     "event_{}_p50",
                     "event_{}_p99",
                     "stream_{}",
+                    "stream_new_{}",
                     "stream_{}_kilobytes",
                 ):
                     values[name.format(count)] = math.nan
                 values[f"flowing_{count}"] = 0
                 continue
+            # What a connection costs has a row of its own.
+            values[f"stream_{count}"] = (after - opened[0]) / count * 1000
+            values[f"stream_new_{count}"] = (after - before) / count * 1000
             _note_streams(values, count, seen)
-            values[f"stream_{count}_kilobytes"] = max(0, during[0] - before) / count / 1024
+            values[f"stream_{count}_kilobytes"] = max(0, during[0] - memory) / count / 1024
+
+    def _note_cpu(self, into: list[float]) -> None:
+        into.append(self._peer.settled_cpu_seconds())
 
     def _note_memory(self, into: list[int]) -> None:
         into.append(self._peer.memory_bytes())
@@ -122,11 +134,11 @@ class Measurement:
         values = self._values
         for connections in CONNECTION_COUNTS:
             count = self._scaled(3000 if connections > 1 else 1000)
-            durations = await self._cpu_of(
-                f"kept_alive_{connections}",
-                count,
-                partial(work.kept_alive, self._load, self._https, requests=count, connections=connections),
+            opened: list[float] = []
+            durations = await work.kept_alive(
+                self._load, self._https, requests=count, connections=connections, opened=partial(self._note_cpu, opened)
             )
+            values[f"kept_alive_{connections}"] = (self._peer.settled_cpu_seconds() - opened[0]) / count * 1000
             values[f"latency_{connections}_p50"], values[f"latency_{connections}_p99"] = percentiles(durations)
         count = self._scaled(300)
         await self._cpu_of(
@@ -138,9 +150,15 @@ class Measurement:
         best = dict.fromkeys(P99_BOUNDS_MILLISECONDS, 0.0)
         for connections in PRESSURES:
             count = self._scaled(2000)
-            started = clock()
-            durations = await work.kept_alive(self._load, self._https, requests=count, connections=connections)
-            rate = count / (clock() - started)
+            opened: list[float] = []
+            durations = await work.kept_alive(
+                self._load,
+                self._https,
+                requests=count,
+                connections=connections,
+                opened=lambda: opened.append(clock()),
+            )
+            rate = count / (clock() - opened[0])
             _, p99 = percentiles(durations)
             for bound in best:
                 if p99 <= bound:

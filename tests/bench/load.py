@@ -9,7 +9,7 @@ import json
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NamedTuple
 
 QUESTION = json.dumps(
@@ -152,21 +152,50 @@ def request(body: bytes, port: int) -> bytes:
     return head.encode() + body
 
 
-async def kept_alive(load: Load, port: int, *, requests: int, connections: int) -> list[float]:
-    """Send `requests` over `connections` kept connections; return how long each took, in seconds."""
+async def kept_alive(
+    load: Load, port: int, *, requests: int, connections: int, opened: Callable[[], None] | None = None
+) -> list[float]:
+    """Send `requests` over kept connections, which are open before the first; return how long each took, in seconds.
+
+    Args:
+        load: How to connect.
+        port: Of the origin.
+        requests: Of all connections together.
+        connections: How many.
+        opened: Called once, when all connections are open and nothing was asked on them.
+    """
     question = request(QUESTION, port)
     numbers = iter(range(requests))
     durations: list[float] = []
 
-    async def one() -> None:
+    async def one(begin: Callable[[], Awaitable[None]]) -> None:
         async with load.connection(port) as conversation:
+            await begin()
             for _ in numbers:
                 started = time.perf_counter()
                 await conversation.ask(question)
                 durations.append(time.perf_counter() - started)
 
-    await asyncio.gather(*(one() for _ in range(connections)))
+    begin = _together(connections, opened)
+    await asyncio.gather(*(one(begin) for _ in range(connections)))
     return durations
+
+
+def _together(count: int, opened: Callable[[], None] | None) -> Callable[[], Awaitable[None]]:
+    """Return what each of `count` tasks is to wait for when its connection is open: that all are, and that `opened` was called."""
+    left = count
+    begins = asyncio.Event()
+
+    async def begin() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            if opened is not None:
+                opened()
+            begins.set()
+        await begins.wait()
+
+    return begin
 
 
 async def new_connections(load: Load, port: int, *, requests: int, at_once: int) -> list[float]:
@@ -198,7 +227,13 @@ class Streams(NamedTuple):
 
 
 async def streams(
-    load: Load, port: int, *, count: int, during: Callable[[], None] | None = None, spread_seconds: float = SPREAD_SECONDS
+    load: Load,
+    port: int,
+    *,
+    count: int,
+    opened: Callable[[], None] | None = None,
+    during: Callable[[], None] | None = None,
+    spread_seconds: float = SPREAD_SECONDS,
 ) -> Streams:
     """Read `count` paced streams at once, on connections that are open before the first begins.
 
@@ -206,6 +241,7 @@ async def streams(
         load: How to connect.
         port: Of the origin.
         count: Number of streams.
+        opened: Called once, when all connections are open and nothing was asked on them.
         during: Called once, when all of them flow.
         spread_seconds: The streams begin evenly spread over it, as independent clients do.
     """
@@ -214,15 +250,19 @@ async def streams(
     first: list[float] = []
     delays: list[float] = []
     stalled = 0
-    are_open = asyncio.Barrier(count)
-    half_way: asyncio.TimerHandle | None = None
+
+    def all_open() -> None:
+        if opened is not None:
+            opened()
+        if during is not None:
+            loop.call_later(spread_seconds + STREAM_SECONDS / 4, during)
+
+    begin = _together(count, all_open)
 
     async def one(number: int) -> None:
-        nonlocal stalled, half_way
+        nonlocal stalled
         async with load.connection(port) as conversation:
-            await are_open.wait()
-            if half_way is None and during is not None:
-                half_way = loop.call_later(spread_seconds + STREAM_SECONDS / 4, during)
+            await begin()
             await asyncio.sleep(spread_seconds * number / count)
             started = time.perf_counter()
             answer = await conversation.ask(question)

@@ -22,6 +22,7 @@ CPU_CASES = (
     ("kept_alive_128", "the same, 128 connections"),
     ("new_connection", "new decrypted connection and one request"),
     *((f"stream_{count}", f"streamed answer, 100 events 20 ms apart, one of {count}") for count in STREAM_COUNTS if count > 1),
+    *((f"stream_new_{count}", f"the same with its connection, one of {count}") for count in STREAM_COUNTS if count > 1),
     ("tls_megabyte", "tunnel of TLS bytes, per MB"),
     ("raw_megabyte", "tunnel of raw bytes, per MB"),
     ("idle_tunnel", "new idle tunnel"),

@@ -119,7 +119,10 @@ def test_a_target_is_a_median_and_of_memory_the_largest() -> None:
 def test_a_figure_that_is_missing_is_no_target_reached() -> None:
     result = with_goproxy()
     result["rounds"][0][PRODUCT]["stream_32"] = math.nan
-    assert row_of(tables(result), "streamed answer, 100 events 20 ms apart, one of 32, ms")[2] == "**missed**"
+    assert (
+        row_of(tables(result), "streamed answer on an open connection, 100 events 20 ms apart, one of 32, ms")[2]
+        == "**missed**"
+    )
 
 
 def test_targets_without_goproxy_stand_alone() -> None:
