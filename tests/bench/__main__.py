@@ -54,13 +54,13 @@ def machine() -> dict[str, Any]:
 
 
 def _milliseconds_of_calls() -> float:
-    """Return what `_CALLS` calls of a Python function take, the best of five: builds of one version differ by half as much again."""
+    """Return what `_CALLS` calls of a Python function take here and now, the best of many: builds of one version differ, and so do hours."""
 
     def fibonacci(number: int) -> int:
         return number if number < 2 else fibonacci(number - 1) + fibonacci(number - 2)
 
     took = []
-    for _ in range(5):
+    for _ in range(50):
         started = time.perf_counter()
         fibonacci(22)
         took.append(time.perf_counter() - started)

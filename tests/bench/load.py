@@ -9,8 +9,8 @@ import json
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from typing import Any, NamedTuple
 
 QUESTION = json.dumps(
     {
@@ -168,7 +168,9 @@ async def kept_alive(
     numbers = iter(range(requests))
     durations: list[float] = []
 
-    async def one(begin: Callable[[], Awaitable[None]]) -> None:
+    begin = _together(connections, opened)
+
+    async def one() -> None:
         async with load.connection(port) as conversation:
             await begin()
             for _ in numbers:
@@ -176,26 +178,30 @@ async def kept_alive(
                 await conversation.ask(question)
                 durations.append(time.perf_counter() - started)
 
-    begin = _together(connections, opened)
-    await asyncio.gather(*(one(begin) for _ in range(connections)))
+    await _all(one() for _ in range(connections))
     return durations
 
 
 def _together(count: int, opened: Callable[[], None] | None) -> Callable[[], Awaitable[None]]:
     """Return what each of `count` tasks is to wait for when its connection is open: that all are, and that `opened` was called."""
-    left = count
-    begins = asyncio.Event()
+    barrier = asyncio.Barrier(count)
 
     async def begin() -> None:
-        nonlocal left
-        left -= 1
-        if not left:
-            if opened is not None:
-                opened()
-            begins.set()
-        await begins.wait()
+        if opened is not None and barrier.n_waiting == count - 1:
+            opened()
+        await barrier.wait()
 
     return begin
+
+
+async def _all(jobs: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do all of them; when one fails the others end, whose connections nobody would close."""
+    tasks = [asyncio.ensure_future(job) for job in jobs]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def new_connections(load: Load, port: int, *, requests: int, at_once: int) -> list[float]:
@@ -274,7 +280,7 @@ async def streams(
                 arrived = times[bisect.bisect_left(conversation.sizes, found.end())]
                 delays.append(arrived - int(found[1]) / 1e9)
 
-    await asyncio.gather(*(one(number) for number in range(count)))
+    await _all(one(number) for number in range(count))
     return Streams(first, delays, stalled)
 
 
