@@ -25,7 +25,7 @@ from tests.support.observations import START, life, of_worker
 
 UNTIL = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
 BEFORE = UNTIL - dt.timedelta(days=5)
-COUNT = 3000
+COUNT = 1000
 
 
 async def _count(store: Store, **facts: object) -> int:

@@ -285,12 +285,13 @@ async def test_lists_and_counts_are_those_of_the_records_whatever_is_selected(st
         if number % 11:
             lines.append(ended(id_, at=at + 1, outcome=Outcome.UPSTREAM_ERROR if number % 5 == 0 else Outcome.COMPLETED))
     await store.apply(of_worker("w", *lines), {"w-00000001.jsonl": 1})
-    facts: list[dict[str, str]] = [{}, {"initiator": "bob"}, {"model": "gpt", "client": "Codex"}, {"provider_name": "p1"}]
+    facts: list[dict[str, str]] = [{"initiator": "bob"}, {"model": "gpt", "client": "Codex"}, {"provider_name": "p1"}]
     facts += [{"provider": "anthropic"}, {"outcome": "upstream_error"}, {"session_id": "s4"}, {"initiator": "nobody"}]
 
     async def compare(connection: AsyncConnection) -> None:
-        for after, before in _PERIODS if limit == 1000 else _PERIODS[::3]:
-            for fact in facts if limit == 1000 else facts[:3]:
+        # Each period with all records and with two of the facts, so that each fact meets every kind of period.
+        for place, (after, before) in enumerate(_PERIODS if limit == 1000 else _PERIODS[::3]):
+            for fact in ({}, facts[place % 7], facts[(place + 3) % 7]):
                 await _assert_same(connection, Selection(started_after=after, started_before=before, **fact), limit)
 
     await store.read(compare)
