@@ -200,7 +200,7 @@ async def test_reports_and_counts_are_those_of_the_records_whatever_is_selected(
     facts += [{"provider": "anthropic"}, {"provider_name": "nowhere"}, {"initiator": "nobody"}]
 
     async def compare(connection: AsyncConnection) -> None:
-        # Each period with all records and with two of the facts, so that each fact meets every kind of period.
+        # Each period with all records and with two of the facts, so that each fact meets nearly every beginning and end of one.
         for place, (after, before) in enumerate(itertools.product(_TIMES, _TIMES)):
             for fact in ({}, facts[place % 6], facts[(place // 6 + 3) % 6]):
                 await _assert_same(connection, Selection(started_after=after, started_before=before, **fact))

@@ -289,7 +289,7 @@ async def test_lists_and_counts_are_those_of_the_records_whatever_is_selected(st
     facts += [{"provider": "anthropic"}, {"outcome": "upstream_error"}, {"session_id": "s4"}, {"initiator": "nobody"}]
 
     async def compare(connection: AsyncConnection) -> None:
-        # Each period with all records and with two of the facts, so that each fact meets every kind of period.
+        # Each period with all records and with two of the facts, so that each fact meets nearly every beginning and end of one.
         for place, (after, before) in enumerate(_PERIODS if limit == 1000 else _PERIODS[::3]):
             for fact in ({}, facts[place % 7], facts[(place + 3) % 7]):
                 await _assert_same(connection, Selection(started_after=after, started_before=before, **fact), limit)
