@@ -9,8 +9,8 @@ import json
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import NamedTuple
 
 QUESTION = json.dumps(
     {
@@ -167,7 +167,6 @@ async def kept_alive(
     question = request(QUESTION, port)
     numbers = iter(range(requests))
     durations: list[float] = []
-
     begin = _together(connections, opened)
 
     async def one() -> None:
@@ -178,7 +177,10 @@ async def kept_alive(
                 await conversation.ask(question)
                 durations.append(time.perf_counter() - started)
 
-    await _all(one() for _ in range(connections))
+    # One that fails ends the others, which would wait for it.
+    async with asyncio.TaskGroup() as group:
+        for _ in range(connections):
+            group.create_task(one())
     return durations
 
 
@@ -192,16 +194,6 @@ def _together(count: int, opened: Callable[[], None] | None) -> Callable[[], Awa
         await barrier.wait()
 
     return begin
-
-
-async def _all(jobs: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Do all of them; when one fails the others end, whose connections nobody would close."""
-    tasks = [asyncio.ensure_future(job) for job in jobs]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
 
 
 async def new_connections(load: Load, port: int, *, requests: int, at_once: int) -> list[float]:
@@ -280,7 +272,9 @@ async def streams(
                 arrived = times[bisect.bisect_left(conversation.sizes, found.end())]
                 delays.append(arrived - int(found[1]) / 1e9)
 
-    await _all(one(number) for number in range(count))
+    async with asyncio.TaskGroup() as group:
+        for number in range(count):
+            group.create_task(one(number))
     return Streams(first, delays, stalled)
 
 

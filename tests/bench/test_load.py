@@ -1,100 +1,79 @@
 """What the load does before it measures, against a real server of a few lines."""
 
 import asyncio
-import contextlib
+import itertools
 import socket
 import ssl
-from collections.abc import AsyncIterator
+import threading
+import time
 
 import pytest
 import trustme
 
 from tests.bench import load as work
+from tests.support.origins import Origin
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 
-class Origin:
-    """Answers requests. One connection it may cut before TLS, and one begin TLS later than the others."""
+class Answering:
+    """Answers requests in TLS. One connection it may cut, once another is open, and with one it may begin later."""
 
     def __init__(self, *, cuts: int = 0, delays: int = 0) -> None:
-        self.port = 0
-        self.open = 0
-        self.asked = 0
-        self.left = asyncio.Event()
+        self.open: list[int] = []
+        """Numbers of connections, counted from 1."""
+        self.asked: list[int] = []
+        """Of the connection of each request."""
+        self.left = threading.Event()
         """Set when an open connection has ended."""
         self._cuts = cuts
         self._delays = delays
-        authority = trustme.CA()
+        self._numbers = itertools.count(1)
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("localhost").configure_cert(self._context)
+        trustme.CA().issue_cert("localhost").configure_cert(self._context)
 
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator["Origin"]:
-        """Listen."""
-        loop = asyncio.get_running_loop()
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            listening.setblocking(False)
-            self.port = listening.getsockname()[1]
-            tasks: list[asyncio.Task[None]] = []
-
-            async def accept() -> None:
-                while True:
-                    accepted, _ = await loop.sock_accept(listening)
-                    tasks.append(loop.create_task(self._serve(accepted, len(tasks))))
-
-            tasks.append(loop.create_task(accept()))
-            try:
-                yield self
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _serve(self, accepted: socket.socket, number: int) -> None:
-        """Answer on connection `number`, counted from 1. TLS begins here, so that what the client sent before waits in the kernel."""
-        loop = asyncio.get_running_loop()
-        with accepted:
-            if number == self._cuts:
-                while not self.open:
-                    await asyncio.sleep(0.01)
-                return
-            if number == self._delays:
-                await asyncio.sleep(0.2)
-            reader = asyncio.StreamReader()
-            # A client's side of TLS is done before the server hears of it.
-            self.open += 1
-            transport, _ = await loop.connect_accepted_socket(
-                lambda: asyncio.StreamReaderProtocol(reader), accepted, ssl=self._context
-            )
-            try:
-                while not reader.at_eof():
-                    await reader.readuntil(b"\r\n\r\n")
-                    await reader.readexactly(len(work.QUESTION))
-                    self.asked += 1
-                    transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
-            except (OSError, asyncio.IncompleteReadError):
-                self.left.set()
-            finally:
-                transport.abort()
+    def __call__(self, connection: socket.socket) -> None:
+        number = next(self._numbers)
+        if number == self._cuts:
+            while not self.open:
+                time.sleep(0.01)
+            return
+        if number == self._delays:
+            time.sleep(0.2)
+        # A client's side of TLS is done before the server hears of it.
+        self.open.append(number)
+        try:
+            with self._context.wrap_socket(connection, server_side=True) as secured:
+                # A request is a record.
+                while secured.recv(65536):
+                    self.asked.append(number)
+                    secured.sendall(ANSWER)
+        finally:
+            self.left.set()
 
 
 async def test_all_connections_are_open_before_the_first_request() -> None:
-    async with Origin(delays=3).running() as origin:
-        seen: list[tuple[int, int]] = []
+    answering = Answering(delays=3)
+    seen: list[tuple[int, int]] = []
+    with Origin(answering) as origin:
         took = await work.kept_alive(
             work.Load(None),
             origin.port,
             requests=20,
             connections=3,
-            opened=lambda: seen.append((origin.open, origin.asked)),
+            opened=lambda: seen.append((len(answering.open), len(answering.asked))),
         )
-        assert seen == [(3, 0)]
-        assert (len(took), origin.asked) == (20, 20)
+    assert seen == [(3, 0)]
+    assert (len(took), len(answering.asked)) == (20, 20)
 
 
-async def test_a_connection_that_fails_ends_those_that_wait_for_it() -> None:
-    async with Origin(cuts=2).running() as origin:
-        with pytest.raises((ConnectionError, ssl.SSLError)):
+@pytest.mark.parametrize("job", ["requests", "streams"])
+async def test_a_connection_that_fails_ends_those_that_wait_for_it(job: str) -> None:
+    answering = Answering(cuts=2)
+    with Origin(answering) as origin, pytest.RaisesGroup(pytest.RaisesExc((ConnectionError, ssl.SSLError))):
+        if job == "requests":
             await work.kept_alive(work.Load(None), origin.port, requests=20, connections=2)
-        async with asyncio.timeout(10):
-            await origin.left.wait()
-        assert origin.asked == 0
+        else:
+            await work.streams(work.Load(None), origin.port, count=2)
+    assert await asyncio.to_thread(answering.left.wait, 10)
+    assert answering.asked == []
