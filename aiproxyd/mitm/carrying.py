@@ -8,12 +8,11 @@ from typing import Protocol
 
 from aiproxyd.exceptions import AiproxydError
 from aiproxyd.mitm.deadlines import Deadlines
-from aiproxyd.mitm.decrypted import AbortedBy
+from aiproxyd.mitm.decrypted import AbortedBy, RequestTap, Tap
 from aiproxyd.mitm.exchange import CONTINUE, Exchange, Tried
 from aiproxyd.mitm.kept_body import KeptBody
 from aiproxyd.mitm.leg import Leg, LegFailed
 from aiproxyd.mitm.legs import Legs
-from aiproxyd.mitm.relay import RequestTap, Tap
 from aiproxyd.mitm.report import Reporter
 from aiproxyd.mitm.route import Refusal, Route, Router
 from aiproxyd.mitm.tap import unseen

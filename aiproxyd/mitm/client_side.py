@@ -10,7 +10,7 @@ from typing import Protocol
 
 from aiproxyd.mitm.deadlines import Deadline, Deadlines
 from aiproxyd.mitm.pair import LINGER_SECONDS
-from aiproxyd.mitm.relay import RelaySettings
+from aiproxyd.mitm.relay_settings import RelaySettings
 from aiproxyd.mitm.report import Reporter
 from aiproxyd.mitm.stream import Stream
 from aiproxyd.mitm.tls import client_failure

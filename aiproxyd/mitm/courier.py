@@ -21,12 +21,12 @@ from collections.abc import Callable
 from aiproxyd.mitm.carrying import Carrying
 from aiproxyd.mitm.client_side import ClientSide
 from aiproxyd.mitm.deadlines import Deadlines
-from aiproxyd.mitm.decrypted import AbortedBy
+from aiproxyd.mitm.decrypted import AbortedBy, Tap
 from aiproxyd.mitm.egress import Egress
 from aiproxyd.mitm.exchange import Exchange, Tried
 from aiproxyd.mitm.leg import Destination, Leg
 from aiproxyd.mitm.legs import Legs
-from aiproxyd.mitm.relay import RelaySettings, Tap
+from aiproxyd.mitm.relay_settings import RelaySettings
 from aiproxyd.mitm.report import Reporter
 from aiproxyd.mitm.route import Router
 from aiproxyd.mitm.tls import UpstreamTls

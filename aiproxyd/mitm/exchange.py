@@ -3,11 +3,10 @@
 import asyncio
 import enum
 
-from aiproxyd.mitm.decrypted import AbortedBy
+from aiproxyd.mitm.decrypted import AbortedBy, RequestTap
 from aiproxyd.mitm.kept_body import KeptBody
 from aiproxyd.mitm.key_screen import KeyScreen
 from aiproxyd.mitm.leg import Leg
-from aiproxyd.mitm.relay import RequestTap
 from aiproxyd.mitm.route import Route
 from aiproxyd.model.head import RequestHead, ResponseHead
 from aiproxyd.wire.http1 import Data, Interim, ResponsePiece

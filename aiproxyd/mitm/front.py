@@ -19,19 +19,21 @@ from aiproxyd.config.schema import Config
 from aiproxyd.mitm.bridge import Bridge
 from aiproxyd.mitm.courier import Courier
 from aiproxyd.mitm.deadlines import Deadlines
-from aiproxyd.mitm.decrypted import DecryptedConnection
+from aiproxyd.mitm.decrypted import DecryptedConnection, Tap
 from aiproxyd.mitm.egress import Egress
 from aiproxyd.mitm.gateway_router import Authenticator, GatewayRouter
 from aiproxyd.mitm.inbound import Inbound
 from aiproxyd.mitm.listener import Listener
 from aiproxyd.mitm.pair import Pair
 from aiproxyd.mitm.refusals import RefusalLog
-from aiproxyd.mitm.relay import Relay, RelaySettings, Tap
+from aiproxyd.mitm.relay import Relay
+from aiproxyd.mitm.relay_settings import RelaySettings
 from aiproxyd.mitm.report import Reporter
 from aiproxyd.mitm.route import Router
 from aiproxyd.mitm.routers import ConnectRouter
 from aiproxyd.mitm.tls import ClientContexts, UpstreamTls, client_failure
 from aiproxyd.mitm.tunnel import PipePool, Tunnel
+from aiproxyd.mitm.turns import Turns
 from aiproxyd.model.authority import Authority
 from aiproxyd.model.head import Headers
 from aiproxyd.model.observation import TunnelClosed
@@ -145,6 +147,7 @@ class Front:
         self.authenticator = authenticator
         self.is_refusing = is_refusing
         self.deadlines = Deadlines(tick_seconds=tick_seconds)
+        self.turns = Turns(reporter)
         self.is_draining = False
         self.refusals = RefusalLog()
         self._pipes = PipePool()

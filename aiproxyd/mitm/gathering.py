@@ -46,13 +46,15 @@ class Gathering:
         elif self._deadline is None:
             self._deadline = self._deadlines.start(MAX_WAIT_SECONDS, self._waited)
 
-    def look(self, data: bytes = b"") -> None:
-        """Look now at what was kept, and at `data` behind it."""
+    def append(self, data: bytes) -> None:
+        """Keep `data` behind the rest until the caller looks, who is about to."""
+        self._pieces.append(data)
+
+    def look(self) -> None:
+        """Look now at what was kept."""
         if self._pieces:
-            self._pieces.append(data)
             data = b"".join(self._pieces)
             self._pieces.clear()
-        if data:
             self._look(data)
 
     def close(self) -> None:

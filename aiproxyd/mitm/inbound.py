@@ -344,6 +344,7 @@ class Inbound:
             reporter=front.reporter,
             settings=front.settings.relay,
             deadlines=front.deadlines,
+            turns=front.turns,
             on_closed=closed,
         )
         front.keep(relay, connection.principal.holder)

@@ -88,6 +88,7 @@ class Interception:
         connection: DecryptedConnection,
         head: RequestHead,
         endpoint: Endpoint,
+        started_at: float,
     ) -> None:
         self.id = reporter.new_id()
         self._reporter = reporter
@@ -96,7 +97,7 @@ class Interception:
         self._connection = connection
         self._head: RequestHead | None = head
         """None once the request is described: nothing else needs it."""
-        self._started_at = reporter.monotonic()
+        self._started_at = started_at
         self._request = RequestReading(head.headers, settings.max_request_body_bytes)
         self._is_described = False
         self._is_ended = False
@@ -208,9 +209,14 @@ class Interception:
         self._describe()
         self._tap_seconds += self._reporter.monotonic() - began
 
-    def response_head(self, head: ResponseHead) -> None:
-        """Take note of the response's status, and choose how its body is read."""
-        self._first_byte_at = self._reporter.monotonic()
+    def response_head(self, head: ResponseHead, at: float | None = None) -> None:
+        """Take note of the response's status, and choose how its body is read.
+
+        Args:
+            head: The response's.
+            at: When it came; None is now.
+        """
+        self._first_byte_at = self._reporter.monotonic() if at is None else at
         self._status_code = status = head.status_code
         if status == 101:
             return
@@ -231,31 +237,32 @@ class Interception:
             if self._api.read_head is not None:
                 self._assembly.feed(self._api.read_head(head))
 
-    def response_data(self, data: bytes) -> None:
-        """Take in the next bytes of the response's body, content-coded."""
+    def response_data(self, data: bytes, at: float | None = None) -> None:
+        """Take in the next bytes of the response's body, content-coded, which came `at`; None is now."""
         self._response_bytes += len(data)
         if self._parser is None and not self._wants_response():
             return
         began = self._reporter.monotonic()
         try:
             if self._decoder is None:
-                self._read(data)
+                self._read(data, at)
             else:
                 for piece in self._decoder.feed(data):
-                    self._read(piece)
+                    self._read(piece, at)
                     if not self._wants_response():
                         break
         except WireError as exc:
             self._give_up_response(exc)
         self._tap_seconds += self._reporter.monotonic() - began
 
-    def end(self, aborted_by: AbortedBy | None, detail: str, status_code: int) -> None:
+    def end(self, aborted_by: AbortedBy | None, detail: str, status_code: int, at: float | None = None) -> None:
         """Tell the end: of a whole response, or of one that was aborted.
 
         Args:
             aborted_by: None when the response is whole.
             detail: A sentence for the record about an abort.
             status_code: What the client got from us instead of an answer; 0 for the usual one.
+            at: When it came; None is now.
         """
         if not self._is_described:
             what = "the request was aborted" if aborted_by is not None else "the response ended"
@@ -289,7 +296,7 @@ class Interception:
             detail=detail,
             is_about_keys=aborted_by is AbortedBy.NO_KEY,
         )
-        self._tell_end(outcome, status_code, error_type, error_message)
+        self._tell_end(outcome, status_code, error_type, error_message, at)
 
     def end_unread(self, anomaly: str, aborted_by: AbortedBy | None, status_code: int) -> None:
         """Tell the end of a request that could not be observed because of a fault of ours."""
@@ -333,7 +340,7 @@ class Interception:
     def _wants_response(self) -> bool:
         return self._parser is not None or (self._error_body is not None and len(self._error_body) < MAX_ERROR_BODY_BYTES)
 
-    def _read(self, piece: bytes) -> None:
+    def _read(self, piece: bytes, at: float | None) -> None:
         """Read decoded bytes of the response."""
         if self._parser is not None:
             events = self._parser.feed(piece)
@@ -342,15 +349,15 @@ class Interception:
                 if finished:
                     self._tell_finished(finished)
                 if self._first_output_at is None or not self._has_progressed:
-                    self._note_progress()
+                    self._note_progress(at)
         else:
             assert self._error_body is not None
             self._error_body += piece[: MAX_ERROR_BODY_BYTES - len(self._error_body)]
 
-    def _note_progress(self) -> None:
+    def _note_progress(self, at: float | None) -> None:
         assembly = self._assembly
         if self._first_output_at is None and assembly.has_output and self._is_streamed:
-            self._first_output_at = self._reporter.monotonic()
+            self._first_output_at = self._reporter.monotonic() if at is None else at
         if not self._has_progressed and assembly.usage is not None:
             self._has_progressed = True
             if not assembly.usage_is_final:
@@ -368,7 +375,7 @@ class Interception:
         """Let the parser tell a fault that it met after events it returned: it does so at the next call."""
         if self._parser is not None:
             try:
-                self._read(b"")
+                self._read(b"", None)
             except WireError as exc:
                 self._give_up_response(exc)
 
@@ -406,7 +413,9 @@ class Interception:
             return self._status_code
         return status_code or STATUS_OF_ABORT[aborted_by]
 
-    def _tell_end(self, outcome: Outcome, status_code: int, error_type: ErrorType | None, error_message: str) -> None:
+    def _tell_end(
+        self, outcome: Outcome, status_code: int, error_type: ErrorType | None, error_message: str, over_at: float | None = None
+    ) -> None:
         assembly = self._assembly
         reporter = self._reporter
         source, usage = usage_of(
@@ -451,7 +460,7 @@ class Interception:
                 response_bytes=self._response_bytes,
                 first_byte_seconds=self._since_start(self._first_byte_at),
                 first_output_seconds=self._since_start(self._first_output_at),
-                duration_seconds=round(reporter.monotonic() - self._started_at, 6),
+                duration_seconds=round((reporter.monotonic() if over_at is None else over_at) - self._started_at, 6),
                 held_seconds=None if self._held_seconds is None else round(self._held_seconds, 6),
                 tap_seconds=round(self._tap_seconds, 6),
                 output_characters=assembly.output_characters,

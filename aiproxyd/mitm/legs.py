@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from aiproxyd.mitm.egress import AddressBlocked, Egress
 from aiproxyd.mitm.leg import Destination, Leg, LegFailed, LegUser
-from aiproxyd.mitm.relay import RelaySettings
+from aiproxyd.mitm.relay_settings import RelaySettings
 from aiproxyd.mitm.tls import UpstreamTls
 from aiproxyd.mitm.upstream_proxy import DialFailed
 

@@ -1,8 +1,8 @@
 """A decrypted connection: TLS with the client, TLS with the provider, and between them the bytes exactly as they came.
 
 HTTP/1.1 is followed for our own knowledge only (`wire.http1`), and what is seen is fed to the tap: a request's head before its
-first byte leaves, everything else after it was forwarded. What cannot be followed goes on unfollowed, is counted, and the
-requests that were open end as not understood. HTTP/2 is not carried here.
+first byte leaves, everything else after it was forwarded. Each is done for all connections together (`turns`). What cannot be
+followed goes on unfollowed, is counted, and the requests that were open end as not understood. HTTP/2 is not carried here.
 
 Only fields of request heads are ever taken away: `Proxy-*`, and those that are meant for this proxy by name. Only three things are ever said that the provider did
 not say: 502 when TLS with it failed, 408 and 431 when a head takes too long or too much.
@@ -19,22 +19,20 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 import msgspec
 
-from aiproxyd.config.schema import Config
 from aiproxyd.credentials import without_query_key, without_token
 from aiproxyd.mitm.deadlines import Deadline, Deadlines
-from aiproxyd.mitm.decrypted import AbortedBy, DecryptedConnection
+from aiproxyd.mitm.decrypted import AbortedBy, DecryptedConnection, RequestTap, Tap
 from aiproxyd.mitm.gathering import Gathering
-from aiproxyd.mitm.hop_by_hop import GOVERNANCE_HEADERS, own_headers
-from aiproxyd.mitm.pair import Pair
+from aiproxyd.mitm.relay_settings import RelaySettings
 from aiproxyd.mitm.report import Reporter
+from aiproxyd.mitm.secured_pair import SecuredPair
 from aiproxyd.mitm.stream import Stream
-from aiproxyd.mitm.tls import UpstreamTls, client_failure, upstream_failure
-from aiproxyd.model.head import RequestHead, ResponseHead
-from aiproxyd.model.observation import ClientTlsFailed, ConnectionSecured, UnknownEventsSeen, UpstreamTlsFailed
+from aiproxyd.mitm.turns import Turns
+from aiproxyd.model.head import RequestHead
+from aiproxyd.model.observation import UnknownEventsSeen
 from aiproxyd.wire.http1 import Data, End, Head, Opaque, RequestFollower, ResponseFollower
 from aiproxyd.wire.http1_edit import HeadEdits, edited
 from aiproxyd.wire.http1_head import has_proxy_fields, plain_answer, without_fields, without_proxy_fields
@@ -42,65 +40,21 @@ from aiproxyd.wire.http1_head import has_proxy_fields, plain_answer, without_fie
 # Requests that wait for their answers on one connection; more are left in the kernel. Clients that pipeline at all send a few.
 MAX_PIPELINED = 32
 
-# Of an OpenSSL message that goes into an observation.
-_MAX_DETAIL_CHARACTERS = 200
+
+class _Outgoing(msgspec.Struct):
+    """What arrived from the client and was followed."""
+
+    raw: list[bytes]
+    """As it is to go on."""
+    begun: list[RequestTap]
+    """The requests that begin in it."""
+    seen: list[tuple[RequestTap, Data | End]]
+    """What their taps are to be told when it has left."""
+    reason: str | None = None
+    """Why what comes next cannot be followed, if it cannot."""
 
 
-class RelaySettings(msgspec.Struct, frozen=True):
-    """Limits of decrypted connections."""
-
-    client_tls_timeout_seconds: float = 15.0
-    upstream_tls_timeout_seconds: float = 15.0
-    head_timeout_seconds: float = 30.0
-    """For a request head, from its first byte to its last."""
-    idle_timeout_seconds: float = 3600.0
-    max_head_bytes: int = 65536
-    own_headers: frozenset[str] = GOVERNANCE_HEADERS
-    """Lower-case names of request fields that are meant for this proxy, and removed."""
-
-    @classmethod
-    def of(cls, config: Config) -> "RelaySettings":
-        """Return the settings that `config` holds."""
-        return cls(
-            client_tls_timeout_seconds=config.decrypt.client_tls_timeout_seconds,
-            upstream_tls_timeout_seconds=config.egress.tls_timeout_seconds,
-            head_timeout_seconds=config.decrypt.head_timeout_seconds,
-            idle_timeout_seconds=config.decrypt.idle_timeout_seconds,
-            max_head_bytes=config.decrypt.max_head_bytes,
-            own_headers=own_headers(config),
-        )
-
-
-class RequestTap(Protocol):
-    """What looks at one request: `tap.RequestTap` does."""
-
-    def request_data(self, data: bytes) -> None: ...
-    def request_end(self) -> None: ...
-    def response_head(self, head: ResponseHead) -> None: ...
-    def response_data(self, data: bytes) -> None: ...
-    def response_end(self) -> None: ...
-    @property
-    def is_midstream(self) -> bool: ...
-    def held(self, seconds: float) -> None: ...
-    def abort(self, by: AbortedBy, detail: str = "", *, status_code: int = 0) -> None: ...
-    def lose_sight(self, anomaly: str) -> None: ...
-    @property
-    def request_model(self) -> str: ...
-    def carried(self, attempts: int, credential_hint: str, remark: str = "") -> None: ...
-    @property
-    def is_upgraded(self) -> bool: ...
-    def upgraded_request_data(self, data: bytes) -> None: ...
-    def upgraded_response_data(self, data: bytes) -> None: ...
-    def upgraded_end(self, by: AbortedBy, detail: str = "") -> None: ...
-
-
-class Tap(Protocol):
-    """What looks at requests: `tap.Tap` does."""
-
-    def open(self, connection: DecryptedConnection, head: RequestHead) -> RequestTap: ...
-
-
-class Relay(Pair):
+class Relay(SecuredPair):
     """One client's connection to one provider."""
 
     def __init__(
@@ -113,23 +67,31 @@ class Relay(Pair):
         reporter: Reporter,
         settings: RelaySettings,
         deadlines: Deadlines,
+        turns: Turns,
         on_closed: Callable[[str], None],
     ) -> None:
         """Take over two connected, non-blocking sockets. See `Pair`."""
         super().__init__(
-            client, upstream, deadlines=deadlines, idle_timeout_seconds=settings.idle_timeout_seconds, on_closed=on_closed
+            client, upstream, connection, reporter=reporter, settings=settings, deadlines=deadlines, on_closed=on_closed
         )
-        self.connection = connection
-        """Whose it is and where it leads. Another one counts from the next request on."""
         self._token = connection.token.encode("latin-1", "replace")
         self._tap = tap
-        self._reporter = reporter
-        self._settings = settings
-        self._upstream_tls: UpstreamTls | None = None
+        self._turns = turns
+        self._is_in_turn = False
+        """Whether steps of this turn are to come. What the client does next, and any end, comes behind them."""
+        self._arrived = b""
+        """What the client said in this turn: not followed yet, and not forwarded."""
+        self._arrived_at = 0.0
+        """When it came, by the clock of durations."""
+        self._outgoing: _Outgoing | None = None
+        self._seen: list[tuple[RequestTap, Data | End]] = []
+        """What taps are to be told of requests that left in this turn."""
         self._requests = RequestFollower(max_head_bytes=settings.max_head_bytes)
         self._responses = ResponseFollower(max_head_bytes=settings.max_head_bytes)
         self._unfollowed = Gathering(deadlines, functools.partial(self.upstream.guard, self._follow_response))
-        """What the provider said in the middle of a stream: forwarded, and not followed yet."""
+        """What the provider said in this turn, or in the middle of a stream: forwarded, and not followed yet."""
+        self._came_at: float | None = None
+        """When the last of it came; None in the middle of a stream, where nothing depends on it."""
         self._is_midstream = False
         """Whether the next bytes of the provider may be gathered there. Else nothing is."""
         self._open: deque[RequestTap] = deque()
@@ -140,111 +102,37 @@ class Relay(Pair):
         """Who looks at what follows a 101, if anybody does."""
         self._is_answer_due = False
         """Whether a request left since the last bytes came from the provider."""
-        self._began_at = 0.0
-        """When TLS began, by the clock of durations."""
         self._is_opaque = False
         self._is_draining = False
-        self._is_client_secure = False
-        self._is_upstream_secure = False
         self._is_session_kept = False
-        self._refusal = ""
-        """Why there is no TLS with the provider; a sentence."""
-        self._client_deadline: Deadline | None = None
-        self._upstream_deadline: Deadline | None = None
         self._head_deadline: Deadline | None = None
 
-    def secure(self, client_context: ssl.SSLContext, upstream_tls: UpstreamTls) -> None:
-        """Begin TLS on both sides at once, and relay when both are done."""
-        host = self.connection.authority.host
-        self._began_at = self._reporter.monotonic()
-        self._upstream_tls = upstream_tls
-        self._client_deadline = self._deadlines.start(self._settings.client_tls_timeout_seconds, self._client_too_slow)
-        self._upstream_deadline = self._deadlines.start(self._settings.upstream_tls_timeout_seconds, self._upstream_too_slow)
-        self.upstream.secure(
-            upstream_tls.context,
-            self._upstream_secured,
-            server_hostname=host,
-            session=upstream_tls.session(self.connection.authority),
-        )
-        self.client.secure(client_context, self._client_secured, server_side=True)
+    def start(self) -> None:
+        """See `Pair.start`."""
+        super().start()
+        self._leave_if_drained()
 
     def drain(self) -> None:
         """Close when no request is open; requests that are open have until `close`."""
         self._is_draining = True
+        if self._is_in_turn:
+            self.client.guard(self._catch_up)
         self._leave_if_drained()
 
     def close(self, reason: str = "drained", *, reset: bool = False) -> None:
         """See `Pair.close`. What was open ends as aborted by the proxy."""
-        for deadline in (self._client_deadline, self._upstream_deadline, self._head_deadline):
-            if deadline is not None:
-                deadline.cancel()
+        if self._head_deadline is not None:
+            self._head_deadline.cancel()
+        self._arrived = b""  # as if it had not come: nobody was told of it
+        self._outgoing = None
         self._abort(AbortedBy.PROXY, reason)
         self._unfollowed.close()
         super().close(reason, reset=reset)
 
-    # TLS
-
-    def _client_secured(self, error: OSError | None) -> None:
-        if self._client_deadline is not None:
-            self._client_deadline.cancel()
-        if error is None:
-            self._is_client_secure = True
-            self._start_if_secure()
-            return
-        self._reporter.tell(
-            ClientTlsFailed(
-                at=self._reporter.now(),
-                host=self.connection.authority.host,
-                reason=client_failure(error),
-                detail=str(error)[:_MAX_DETAIL_CHARACTERS],
-            )
-        )
-        self.close("error")
-
-    def _upstream_secured(self, error: OSError | None) -> None:
-        if self._upstream_deadline is not None:
-            self._upstream_deadline.cancel()
-        if error is None:
-            self._is_upstream_secure = True
-        else:
-            reason, sentence = upstream_failure(error)
-            self._refusal = f"{self.connection.authority.host} cannot be reached safely: {sentence}"
-            self._reporter.tell(
-                UpstreamTlsFailed(
-                    at=self._reporter.now(),
-                    host=self.connection.authority.host,
-                    provider=self.connection.provider.name,
-                    reason=reason,
-                    detail=str(error)[:_MAX_DETAIL_CHARACTERS],
-                )
-            )
-            self.upstream.close()
-        self._start_if_secure()
-
-    def _client_too_slow(self) -> None:
-        self._client_secured(TimeoutError("the client did not complete TLS in time"))
-
-    def _upstream_too_slow(self) -> None:
-        self._upstream_secured(TimeoutError("the provider did not complete TLS in time"))
-
-    def _start_if_secure(self) -> None:
-        if self._is_client_secure and (self._is_upstream_secure or self._refusal):
-            if not self._refusal:
-                self._reporter.tell(
-                    ConnectionSecured(
-                        at=self._reporter.now(),
-                        provider=self.connection.provider.name,
-                        seconds=round(self._reporter.monotonic() - self._began_at, 6),
-                    )
-                )
-            self.start()
-            if self._is_draining:
-                self._leave_if_drained()
-
     # From the client
 
     def _from_client(self, data: bytes) -> None:
-        if self._is_midstream and not self._catch_up():
+        if (self._is_in_turn or self._is_midstream) and not self._catch_up():
             return
         if self._is_opaque:
             if self._upgraded is not None:
@@ -252,23 +140,34 @@ class Relay(Pair):
                 self._upgraded.upgraded_request_data(data)
             self._forward(data, self.upstream)
             return
-        pieces = self._requests.feed(data)
         if self._refusal:
+            pieces = self._requests.feed(data)
             self._refuse(pieces[0] if pieces else None)
             return
+        self._arrived = data
+        self._arrived_at = self._reporter.monotonic()
+        self._join_turn()
+
+    def open_requests(self) -> None:
+        """See `turns.Part`."""
+        data, self._arrived = self._arrived, b""
+        if not data:
+            return
         raw: list[bytes] = []
+        begun: list[RequestTap] = []
         seen: list[tuple[RequestTap, Data | End]] = []
         reason: str | None = None
         tap = self._uploading
-        for piece in pieces:
+        for piece in self._requests.feed(data):
             match piece:
                 case Head():
-                    # Before its first byte leaves: its journal line is on disk when this returns.
-                    tap = self._tap.open(self.connection, piece.head)
+                    # Before its first byte leaves: its journal line is on disk when this step is done.
+                    tap = self._tap.open(self.connection, piece.head, self._arrived_at)
+                    begun.append(tap)
                     self._open.append(tap)
                     self._responses.expect(piece.head)
                     self._is_answer_due = True
-                    raw.append(self._outgoing(piece))
+                    raw.append(self._head_to_send(piece))
                 case Data():
                     raw.append(piece.raw)
                     if tap is not None:
@@ -281,23 +180,38 @@ class Relay(Pair):
                     raw.append(piece.raw)
                     reason = reason or piece.reason
         self._uploading = tap
+        self._outgoing = _Outgoing(raw, begun, seen, reason)
+
+    def send_requests(self) -> None:
+        """See `turns.Part`."""
+        outgoing, self._outgoing = self._outgoing, None
+        if outgoing is None:
+            return
+        raw, reason = outgoing.raw, outgoing.reason
         if reason == "head_too_large":
             self._answer(plain_answer(431, "Request Header Fields Too Large", "the request's head is too large", close=True))
             return
         if raw:
             self._forward(raw[0] if len(raw) == 1 else b"".join(raw), self.upstream)
-        for tap, piece in seen:
-            if isinstance(piece, Data):
-                tap.request_data(piece.data)
-            else:
-                tap.request_end()
+        for tap in outgoing.begun:
+            tap.held(self._reporter.monotonic() - self._arrived_at)
+        self._seen = outgoing.seen
         if reason is not None:
+            self._look_at_requests()
             self._stop_following(reason)
         elif len(self._open) >= MAX_PIPELINED:
             self.client.pause()
         self._watch_head()
 
-    def _outgoing(self, piece: Head[RequestHead]) -> bytes:
+    def _look_at_requests(self) -> None:
+        seen, self._seen = self._seen, []
+        for tap, piece in seen:
+            if isinstance(piece, Data):
+                tap.request_data(piece.data)
+            else:
+                tap.request_end()
+
+    def _head_to_send(self, piece: Head[RequestHead]) -> bytes:
         raw = piece.raw
         if has_proxy_fields(raw):
             raw = without_proxy_fields(raw)
@@ -320,6 +234,10 @@ class Relay(Pair):
             self._head_deadline = None
 
     def _head_too_slow(self) -> None:
+        if self._is_in_turn:
+            self.client.guard(self._catch_up)
+        if self.client.is_closed or not self._requests.has_partial_head:
+            return  # the rest came in the last moment
         self._head_deadline = None
         self._answer(plain_answer(408, "Request Timeout", "the request's head did not arrive in time", close=True))
 
@@ -351,16 +269,15 @@ class Relay(Pair):
         if self._is_midstream and not data.endswith(b"\r\n\r\n"):
             self._forward(data, self.client)
             if not self.client.is_closed:
+                self._came_at = None
                 self._unfollowed.add(data)
             return
+        self._came_at = came_at = self._reporter.monotonic()
+        self._forward(data, self.client)
         if self._is_answer_due:
             self._is_answer_due = False
-            came_at = self._reporter.monotonic()
-            self._forward(data, self.client)
             if self._open:
                 self._open[0].held(self._reporter.monotonic() - came_at)
-        else:
-            self._forward(data, self.client)
         if not self._is_session_kept:
             self._is_session_kept = True
             if self._upstream_tls is not None and isinstance(self.upstream.socket, ssl.SSLSocket):
@@ -371,29 +288,48 @@ class Relay(Pair):
             return
         if self.client.is_closed:
             return
-        if self._is_midstream:
-            self._unfollowed.look(data)
-        else:
-            self._follow_response(data)
+        self._unfollowed.append(data)
+        self._join_turn()
+
+    def look(self) -> None:
+        """See `turns.Part`."""
+        self._is_in_turn = False
+        if self._seen:
+            self._look_at_requests()
+        self._unfollowed.look()
+
+    def _join_turn(self) -> None:
+        if not self._is_in_turn:
+            self._is_in_turn = True
+            self._turns.join(self)
 
     def _catch_up(self) -> bool:
-        """Follow what was only forwarded so far, and the next at once; return whether the connection goes on."""
-        self._unfollowed.look()
-        self._is_midstream = False
+        """Do what waits for the end of the turn, or for more of a stream, and return whether the connection goes on."""
+        if self._is_in_turn:
+            self.open_requests()
+            self.send_requests()
+        if self._is_in_turn or self._is_midstream:
+            self.look()
+            self._is_midstream = False
         return not self.client.is_closed and self._last_words is None
 
+    def failed(self, fault: Exception) -> None:
+        """See `turns.Part`."""
+        self.client.fail(fault)
+
     def _follow_response(self, data: bytes) -> None:
+        at = self._came_at
         upgraded: RequestTap | None = None
         for piece in self._responses.feed(data):
             match piece:
                 case Data():
-                    self._open[0].response_data(piece.data)
+                    self._open[0].response_data(piece.data, at)
                 case Head():
-                    self._open[0].response_head(piece.head)
+                    self._open[0].response_head(piece.head, at)
                     if piece.head.status_code == 101 and self._open[0].is_upgraded:
                         upgraded = self._open[0]
                 case End():
-                    self._open.popleft().response_end()
+                    self._open.popleft().response_end(at)
                 case Opaque():
                     self._upgraded = upgraded
                     self._stop_following(piece.reason)
@@ -404,8 +340,7 @@ class Relay(Pair):
         self._is_midstream = self._responses.is_in_chunks and len(self._open) == 1 and self._open[0].is_midstream
         if len(self._open) < MAX_PIPELINED and self.client.is_paused:
             self._resume(self.client)
-        if self._is_draining:
-            self._leave_if_drained()
+        self._leave_if_drained()
 
     def _stop_following(self, reason: str) -> None:
         """Forward without looking from here on.
@@ -439,6 +374,8 @@ class Relay(Pair):
             stream.resume()
 
     def _on_end(self, stream: Stream) -> None:
+        if self._is_in_turn and not self._catch_up():
+            return
         if self._is_opaque:
             if self._upgraded is not None:
                 by = AbortedBy.CLIENT if stream is self.client else AbortedBy.UPSTREAM
@@ -457,6 +394,8 @@ class Relay(Pair):
             self._end_with(self.client, linger=self._uploading is not None)
 
     def _lost(self, stream: Stream, error: OSError) -> None:
+        if self._is_in_turn:
+            self._catch_up()
         if stream is self.client:
             self._abort(AbortedBy.CLIENT, "the client reset the connection")
             self.close("error")
@@ -480,12 +419,14 @@ class Relay(Pair):
         super()._on_idle()
 
     def _leave_if_drained(self) -> None:
+        if not self._is_draining:
+            return
         is_between = self._is_client_secure and self._is_upstream_secure and not self._is_opaque and not self._open
         if is_between and self._requests.is_idle and self._last_words is None:
             self._end_with(self.client)
 
     def _abort(self, by: AbortedBy, detail: str) -> None:
-        self._unfollowed.look()
+        self.look()
         while self._open:
             self._open.popleft().abort(by, detail)
         if self._upgraded is not None:

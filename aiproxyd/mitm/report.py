@@ -29,7 +29,17 @@ class Journal(Protocol):
 class Reporter:
     """Stamps and tells. No method raises: a journal that fails counts its own losses."""
 
-    __slots__ = ("_entropy", "_entropy_used", "_is_due", "_is_scheduled", "_journal", "_schedule", "_soon")
+    __slots__ = (
+        "_entropy",
+        "_entropy_used",
+        "_is_due",
+        "_is_held",
+        "_is_scheduled",
+        "_is_wanted",
+        "_journal",
+        "_schedule",
+        "_soon",
+    )
 
     def __init__(
         self,
@@ -50,6 +60,9 @@ class Reporter:
         self._soon = soon
         self._is_scheduled = False
         self._is_due = False
+        self._is_held = False
+        self._is_wanted = False
+        """Whether something was to be written while all was held."""
         self._entropy = b""
         self._entropy_used = 0
 
@@ -80,13 +93,30 @@ class Reporter:
         self._journal.flush()
 
     def flush(self) -> None:
-        """Write what was told to disk before this returns: one system call, and none when nothing is pending."""
-        self._journal.flush()
+        """Write what was told to disk before this returns: one system call, and none when nothing is pending.
+
+        Between `hold` and `release`: before `release` returns.
+        """
+        if self._is_held:
+            self._is_wanted = True
+        else:
+            self._journal.flush()
+
+    def hold(self) -> None:
+        """Have what is to be written until `release` written together, by that. Who holds must not wait before it."""
+        self._is_held = True
+
+    def release(self) -> None:
+        """Write what was to be written since `hold`."""
+        self._is_held = False
+        if self._is_wanted:
+            self._is_wanted = False
+            self._journal.flush()
 
     def flush_soon(self) -> None:
         """Write what was told once everything that arrived with it was looked at: what ends in one turn of a busy loop is one write."""
-        if self._soon is None:
-            self._journal.flush()
+        if self._soon is None or self._is_held:
+            self.flush()
         elif not self._is_due:
             self._is_due = True
             self._soon(self._flush_due)

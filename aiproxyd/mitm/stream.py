@@ -217,7 +217,7 @@ class Stream:
             elif not self.is_paused:
                 self._owner.readable(self)
         except Exception as exc:
-            self._break(exc)
+            self.fail(exc)
 
     # Writing
 
@@ -267,7 +267,7 @@ class Stream:
                 self._ignore_writes()
                 self.on_readable()  # TLS had something of its own to say before it could read
         except Exception as exc:
-            self._break(exc)
+            self.fail(exc)
 
     def _flush(self) -> None:
         try:
@@ -285,14 +285,15 @@ class Stream:
         self._ignore_writes()
         self._owner.drained(self)
 
-    def guard(self, call: Callable[..., None], *arguments: object) -> None:
+    def guard(self, call: Callable[..., object], *arguments: object) -> None:
         """Call something that concerns this stream; when that raises, which is a bug, the owner is told that it broke."""
         try:
             call(*arguments)
         except Exception as exc:
-            self._break(exc)
+            self.fail(exc)
 
-    def _break(self, fault: Exception) -> None:
+    def fail(self, fault: Exception) -> None:
+        """Tell the owner that a method of its raised, which is a bug."""
         # The supervisor of the loop's calls: without it a fault of ours would be met again at each turn of the loop,
         # with a client that waits for ever.
         log.error("a connection is closed because its relay failed", exc_info=fault)

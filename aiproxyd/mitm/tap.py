@@ -44,16 +44,16 @@ class _Observer(Protocol):
 
     def request_end(self) -> None: ...
 
-    def response_head(self, head: ResponseHead) -> None: ...
+    def response_head(self, head: ResponseHead, at: float | None) -> None: ...
 
-    def response_data(self, data: bytes) -> None: ...
+    def response_data(self, data: bytes, at: float | None) -> None: ...
 
     @property
     def is_midstream(self) -> bool: ...
 
     def held(self, seconds: float) -> None: ...
 
-    def end(self, aborted_by: AbortedBy | None, detail: str, status_code: int) -> None: ...
+    def end(self, aborted_by: AbortedBy | None, detail: str, status_code: int, at: float | None) -> None: ...
 
     def end_unread(self, anomaly: str, aborted_by: AbortedBy | None, status_code: int) -> None: ...
 
@@ -140,38 +140,42 @@ class RequestTap:
         except Exception as exc:
             self._fail(exc)
 
-    def response_head(self, head: ResponseHead) -> None:
+    def response_head(self, head: ResponseHead, at: float | None = None) -> None:
         """Take note of the final response's head; interim ones (100, 103) are none of ours.
 
         A 101 ends the request: what follows is another protocol, which `is_upgraded` tells whether anybody reads.
+
+        Args:
+            head: The response's.
+            at: When it came, by the reporter's monotonic clock; None is now.
         """
         if self._is_over or self._observer is None:
             return
         if not self._anomaly:
             try:
-                self._observer.response_head(head)
+                self._observer.response_head(head, at)
             except Exception as exc:
                 self._fail(exc)
         if head.status_code == 101:
-            self.response_end()
+            self.response_end(at)
             if self._upgrade is not None and (head.headers.first("upgrade") or "").lower() == "websocket":
                 try:
                     self._upgraded = self._upgrade(head, self._key_hint)
                 except Exception as exc:
                     self._fail(exc)
 
-    def response_data(self, data: bytes) -> None:
-        """Take in the next bytes of the response's body."""
+    def response_data(self, data: bytes, at: float | None = None) -> None:
+        """Take in the next bytes of the response's body, which came `at`, as with `response_head`."""
         if self._is_over or self._anomaly or self._observer is None:
             return
         try:
-            self._observer.response_data(data)
+            self._observer.response_data(data, at)
         except Exception as exc:
             self._fail(exc)
 
-    def response_end(self) -> None:
-        """Take note that the response is whole by HTTP's framing."""
-        self._end(None, "", 0)
+    def response_end(self, at: float | None = None) -> None:
+        """Take note that the response is whole by HTTP's framing, since `at`, as with `response_head`."""
+        self._end(None, "", 0, at)
 
     def abort(self, by: AbortedBy, detail: str = "", *, status_code: int = 0) -> None:
         """Take note that the response will never be whole.
@@ -251,14 +255,14 @@ class RequestTap:
             except Exception as again:
                 self._fail(again)
 
-    def _end(self, aborted_by: AbortedBy | None, detail: str, status_code: int) -> None:
+    def _end(self, aborted_by: AbortedBy | None, detail: str, status_code: int, at: float | None = None) -> None:
         if self._is_over or self._observer is None:
             return
         self._is_over = True
         observer, self._observer = self._observer, None
         if not self._anomaly:
             try:
-                observer.end(aborted_by, detail, status_code)
+                observer.end(aborted_by, detail, status_code, at)
             except Exception as exc:
                 self._fail(exc)
             else:
@@ -304,10 +308,10 @@ class _Passthrough:
     def request_end(self) -> None:
         pass
 
-    def response_head(self, head: ResponseHead) -> None:
+    def response_head(self, head: ResponseHead, at: float | None) -> None:  # noqa: ARG002 (counted, not timed)
         self._status_code = head.status_code
 
-    def response_data(self, data: bytes) -> None:
+    def response_data(self, data: bytes, at: float | None) -> None:
         pass
 
     def held(self, seconds: float) -> None:
@@ -320,7 +324,13 @@ class _Passthrough:
     def carried(self, attempts: int, credential_hint: str, remark: str) -> None:
         pass
 
-    def end(self, aborted_by: AbortedBy | None, detail: str, status_code: int) -> None:  # noqa: ARG002 (counted, not told)
+    def end(
+        self,
+        aborted_by: AbortedBy | None,
+        detail: str,  # noqa: ARG002 (counted, not told)
+        status_code: int,
+        at: float | None = None,  # noqa: ARG002
+    ) -> None:
         if aborted_by is not None:
             self._status_code = self._status_code or status_code or STATUS_OF_ABORT[aborted_by]
         self._reporter.tell(
@@ -351,13 +361,20 @@ class Tap:
         self._conversations: Final = conversations
         self.settings = settings
 
-    def open(self, connection: DecryptedConnection, head: RequestHead) -> RequestTap:
+    def open(self, connection: DecryptedConnection, head: RequestHead, at: float | None = None) -> RequestTap:
         """Return the tap of the request that begins with `head`, to be called before anything of it leaves for the provider.
 
-        What it tells is on disk when it returns. An endpoint whose API nobody reads is a passthrough.
+        What it tells is on disk when it returns (or when the reporter is released, where it was held). An endpoint whose API
+        nobody reads is a passthrough.
+
+        Args:
+            connection: That it came over.
+            head: The request's.
+            at: When it came, by the reporter's monotonic clock. Who says so also tells, by `held`, when it left. None is now,
+                and what `open` takes is told.
         """
         endpoint = PASSTHROUGH
-        began = self._reporter.monotonic()
+        began = self._reporter.monotonic() if at is None else at
         try:
             endpoint = find_endpoint(connection.provider, head.method, head.path)
             api = self._apis.get(endpoint.api)
@@ -365,9 +382,10 @@ class Tap:
                 observer = _Passthrough(self._reporter, connection, head, endpoint)
                 return RequestTap(endpoint, observer, self._upgrade_of(connection, head, endpoint))
             interception = Interception(
-                self._reporter, self.settings, api=api, connection=connection, head=head, endpoint=endpoint
+                self._reporter, self.settings, api=api, connection=connection, head=head, endpoint=endpoint, started_at=began
             )
-            interception.held(self._reporter.monotonic() - began)
+            if at is None:
+                interception.held(self._reporter.monotonic() - began)
             return RequestTap(endpoint, interception)
         except Exception as exc:
             _log.error("the tap failed; the request is forwarded unobserved", error=_place_of(exc))

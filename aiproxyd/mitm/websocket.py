@@ -139,6 +139,7 @@ class WebSocketObserver:
             connection=self._connection,
             head=self._head,
             endpoint=self._endpoint,
+            started_at=self._reporter.monotonic(),
         )
         # Kept before anything is read: a fault of ours must find it and end it.
         self._pending.setdefault(turn.lane, deque()).append(interception)

@@ -112,15 +112,15 @@ class SeenRequest:
     def request_end(self) -> None:
         self._note("request_end")
 
-    def response_head(self, head: ResponseHead) -> None:
+    def response_head(self, head: ResponseHead, at: float | None = None) -> None:
         self._note("response_head")
         self.response_heads.append(head)
 
-    def response_data(self, data: bytes) -> None:
+    def response_data(self, data: bytes, at: float | None = None) -> None:
         self._note("response_data")
         self.response += data
 
-    def response_end(self) -> None:
+    def response_end(self, at: float | None = None) -> None:
         if not self.is_over:
             self._note("response_end")
         self.is_over = True
@@ -162,7 +162,7 @@ class SeeingTap:
         self.requests: list[SeenRequest] = []
         self.on_open: Callable[[RequestHead], None] = lambda head: None
 
-    def open(self, connection: DecryptedConnection, head: RequestHead) -> SeenRequest:
+    def open(self, connection: DecryptedConnection, head: RequestHead, at: float | None = None) -> SeenRequest:
         self.on_open(head)
         seen = SeenRequest(head)
         seen.is_midstream = self.is_midstream

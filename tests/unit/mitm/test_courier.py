@@ -12,7 +12,7 @@ from aiproxyd.breaker import BreakerSettings
 from aiproxyd.classify import ProviderStatus, ProviderTable
 from aiproxyd.mitm.decrypted import AbortedBy
 from aiproxyd.mitm.front import FrontSettings
-from aiproxyd.mitm.relay import RelaySettings
+from aiproxyd.mitm.relay_settings import RelaySettings
 from aiproxyd.model.credential import UpstreamKey
 from aiproxyd.model.observation import (
     BreakerChanged,

@@ -64,9 +64,11 @@ async def test_a_look_takes_what_waited_first_and_is_none_when_there_is_nothing(
     gathering.look()
     gathering.add(b"1 ")
     gathering.add(b"2 ")
-    gathering.look(b"3 ")
+    gathering.append(b"3 ")
     gathering.look()
-    gathering.look(b"4 ")
+    gathering.look()
+    gathering.append(b"4 ")
+    gathering.look()
     assert looks == [b"1 2 3 ", b"4 "]
 
 
@@ -280,7 +282,7 @@ async def test_a_connection_that_drains_takes_no_request_behind_the_end_it_had_n
 async def test_a_fault_of_ours_in_what_waited_closes_the_connection(deadlines, monkeypatch, caplog):
     monkeypatch.setattr("aiproxyd.mitm.gathering.MAX_WAIT_SECONDS", 0.02)
     bare, seen = await streaming(SeeingTap(is_midstream=True), Memory(), deadlines)
-    monkeypatch.setattr(seen, "response_data", lambda _data: 1 // 0)
+    monkeypatch.setattr(seen, "response_data", lambda *_: 1 // 0)
     await event(bare)
     await until(lambda: bare.reasons)
     assert bare.reasons == ["error"]
@@ -291,7 +293,7 @@ async def test_a_fault_of_ours_in_what_waited_closes_the_connection(deadlines, m
 async def test_no_request_is_begun_on_a_connection_that_a_fault_in_what_waited_has_closed(deadlines, patience, monkeypatch):
     tap = SeeingTap(is_midstream=True)
     bare, seen = await streaming(tap, Memory(), deadlines)
-    monkeypatch.setattr(seen, "response_data", lambda _data: 1 // 0)
+    monkeypatch.setattr(seen, "response_data", lambda *_: 1 // 0)
     await event(bare)
     await say(bare.client, [GET])
     await until(lambda: bare.reasons)

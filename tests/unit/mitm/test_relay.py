@@ -11,7 +11,8 @@ import pytest
 from aiproxyd.mitm.deadlines import Deadlines
 from aiproxyd.mitm.decrypted import AbortedBy
 from aiproxyd.mitm.front import FrontSettings
-from aiproxyd.mitm.relay import MAX_PIPELINED, RelaySettings
+from aiproxyd.mitm.relay import MAX_PIPELINED
+from aiproxyd.mitm.relay_settings import RelaySettings
 from aiproxyd.model.observation import ClientTlsFailed, ConnectDecided, ConnectionSecured, UnknownEventsSeen, UpstreamTlsFailed
 from tests.unit.mitm.bare import Bare, hear, say
 from tests.unit.mitm.stage import PROVIDER_HOST, Memory, SeeingTap, answer_all, read_response, reset, stage, until
@@ -69,7 +70,8 @@ async def test_the_time_of_tls_and_of_a_held_first_byte_is_told_once(tmp_path):
         (secured,) = s.memory.of(ConnectionSecured)
         assert secured.provider == "anthropic"
         assert 0 < secured.seconds < 60
-        assert [len(request.held_seconds) for request in s.tap.requests] == [1, 1]
+        # Of the request and of the answer.
+        assert [len(request.held_seconds) for request in s.tap.requests] == [2, 2]
         assert all(0 < request.held_seconds[0] < 60 for request in s.tap.requests)
         writer.close()
 

@@ -69,6 +69,29 @@ def test_what_ends_in_one_turn_of_the_loop_is_written_together_and_without_a_loo
     journal.close()
 
 
+def test_what_is_to_be_written_while_all_is_held_is_written_together_when_it_is_released(tmp_path: Path) -> None:
+    due: list[Callable[[], None]] = []
+    journal = JournalWriter(tmp_path, "w1")
+    reporter = Reporter(journal, soon=due.append)
+    (segment,) = tmp_path.glob("*.jsonl")
+    for _ in range(2):
+        reporter.hold()
+        for write in (reporter.flush, reporter.flush_soon):
+            _tell(reporter)
+            write()
+        assert (journal.has_pending, due) == (True, [])
+        reporter.release()
+        assert not journal.has_pending
+    assert segment.read_bytes().count(b"\n") == 4
+    reporter.hold()
+    _tell(reporter)
+    reporter.release()
+    assert journal.has_pending  # nobody asked for it
+    reporter.flush()
+    assert not journal.has_pending
+    journal.close()
+
+
 def test_no_two_of_many_ids_are_equal(tmp_path: Path) -> None:
     journal = JournalWriter(tmp_path, "w1")
     reporter = Reporter(journal)
