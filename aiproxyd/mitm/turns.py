@@ -6,11 +6,13 @@ is one connection's.
 Why: a request takes a few steps that have little in common (to read it, to follow it and note its beginning, to send it on, to look at
 what it says). Taken one connection after the other each step finds the processor's caches full of another's code and data; taken
 together it does so once. And the beginnings of requests that arrived together are one write to the journal.
-Measured with 16 connections that always ask: a third to a quarter less of a worker's time.
+Measured with 16 connections that always ask: a quarter to a third less of a worker's time.
 """
 
 import asyncio
-from typing import Protocol
+from collections.abc import Callable
+from operator import methodcaller
+from typing import Final, Protocol
 
 from aiproxyd.mitm.report import Reporter
 
@@ -29,6 +31,11 @@ class Part(Protocol):
 
     def failed(self, fault: Exception) -> None:
         """One of the others raised, which is a bug: close the connection. Must not raise."""
+
+
+_OPEN: Final = methodcaller("open_requests")
+_SEND: Final = methodcaller("send_requests")
+_LOOK: Final = methodcaller("look")
 
 
 class Turns:
@@ -54,23 +61,22 @@ class Turns:
 
     def _run(self) -> None:
         parts, self._parts = self._parts, []
-        reporter = self._reporter
-        reporter.hold()
-        for part in parts:
-            try:
-                part.open_requests()
-            except Exception as exc:
-                part.failed(exc)
-        reporter.release()
-        for part in parts:
-            try:
-                part.send_requests()
-            except Exception as exc:
-                part.failed(exc)
-        reporter.hold()
-        for part in parts:
-            try:
-                part.look()
-            except Exception as exc:
-                part.failed(exc)
-        reporter.release()
+        self._take_together(parts, _OPEN)
+        _take(parts, _SEND)
+        self._take_together(parts, _LOOK)
+
+    def _take_together(self, parts: list[Part], step: Callable[[Part], None]) -> None:
+        """Take a step whose observations are one write."""
+        self._reporter.hold()
+        try:
+            _take(parts, step)
+        finally:
+            self._reporter.release()
+
+
+def _take(parts: list[Part], step: Callable[[Part], None]) -> None:
+    for part in parts:
+        try:
+            step(part)
+        except Exception as exc:
+            part.failed(exc)
