@@ -30,14 +30,14 @@ _WARM_UP_REQUESTS = 500
 
 # The innermost frame of one of these places says whose time it is; the first line that fits counts.
 PARTS = (
-    ("parsers and records", ("aiproxyd/providers/", "aiproxyd/assemble.py", "aiproxyd/clients.py", "aiproxyd/project.py", "aiproxyd/purpose.py", "aiproxyd/redaction.py", "aiproxyd/wire/event_stream.py", "aiproxyd/wire/json_", "aiproxyd/wire/content_coding.py")),
+    ("parsers and records", ("aiproxyd/providers/", "aiproxyd/assemble.py", "aiproxyd/clients.py", "aiproxyd/drift.py", "aiproxyd/project.py", "aiproxyd/purpose.py", "aiproxyd/redaction.py", "aiproxyd/wire/event_stream.py", "aiproxyd/wire/json_", "aiproxyd/wire/content_coding.py")),
     ("tap", ("aiproxyd/mitm/tap.py", "aiproxyd/mitm/interception.py", "aiproxyd/mitm/reading.py", "aiproxyd/mitm/websocket.py", "aiproxyd/classify.py", "aiproxyd/mitm/ending.py")),
     ("journal", ("aiproxyd/journal/", "aiproxyd/mitm/report.py")),
     ("following HTTP/1.1", ("aiproxyd/wire/http1",)),
     ("CONNECT and policy", ("aiproxyd/mitm/front.py", "aiproxyd/mitm/inbound.py", "aiproxyd/mitm/connect.py", "aiproxyd/mitm/engine.py", "aiproxyd/policy.py", "mitmproxy/")),
     ("dial", ("aiproxyd/mitm/egress.py",)),
     ("sockets and TLS", ("aiproxyd/mitm/stream.py", "aiproxyd/mitm/tls.py", "ssl.py", "socket.py")),
-    ("relay", ("aiproxyd/mitm/relay.py", "aiproxyd/mitm/pair.py", "aiproxyd/mitm/deadlines.py")),
+    ("relay", ("aiproxyd/mitm/relay.py", "aiproxyd/mitm/turns.py", "aiproxyd/mitm/gathering.py", "aiproxyd/mitm/pair.py", "aiproxyd/mitm/secured_pair.py", "aiproxyd/mitm/deadlines.py")),
     ("tunnel", ("aiproxyd/mitm/tunnel.py",)),
     ("garbage and the loop", ("",)),
 )  # fmt: skip

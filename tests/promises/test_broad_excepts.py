@@ -16,7 +16,7 @@ ALLOWED = {
     "aiproxyd/mitm/safe_handler.py": "the hook and layer boundary: a connection is closed, never left hanging",
     "aiproxyd/mitm/tunnel.py": "the supervisor of one tunnel: both sockets are closed whatever happens",
     "aiproxyd/mitm/front.py": "the supervisor of one connection",
-    "aiproxyd/mitm/relay.py": "the supervisor of one connection",
+    "aiproxyd/mitm/turns.py": "the supervisor of one connection among those of a turn: the others go on",
     "aiproxyd/fold.py": "the supervisor of the readers",
     "aiproxyd/control.py": "the supervisor of the daemon",
     "aiproxyd/reloader.py": "the boundary of a reload: the configuration in use stays, and so does the way to the next reload",
