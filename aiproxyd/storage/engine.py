@@ -10,8 +10,11 @@ Facts, SQLite:
   the write lock at once: a transaction that reads first and then cannot write has no way out but to fail.
 """
 
+import asyncio
 import contextlib
 import itertools
+import sqlite3
+import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,8 @@ from aiproxyd.storage.one_step import OneStepConnection
 
 LOCK_TIMEOUT_SECONDS = 5.0
 """How long a statement waits for another writer of a SQLite file."""
+
+_LOCK_RETRY_SECONDS = 0.01
 
 CONNECT_TIMEOUT_SECONDS = 10.0
 STATEMENT_TIMEOUT_SECONDS = 60.0
@@ -206,8 +211,22 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:
         f"cache_size={_CACHE_KIB}",
         "temp_store=MEMORY",
     ):
-        cursor.execute(f"PRAGMA {pragma}")
+        _set(connection, cursor, pragma)
     cursor.close()
+
+
+def _set(connection: Any, cursor: Any, pragma: str) -> None:
+    # SQLite does not wait for a lock to change a new file's journal: of several that open it at once some are told that it is locked.
+    until = time.monotonic() + LOCK_TIMEOUT_SECONDS
+    while True:
+        try:
+            cursor.execute(f"PRAGMA {pragma}")
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                raise
+        else:
+            return
+        connection.run_async(lambda _connection: asyncio.sleep(_LOCK_RETRY_SECONDS))
 
 
 def _begin_sqlite(connection: Connection) -> None:
