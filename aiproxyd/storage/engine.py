@@ -200,10 +200,10 @@ def _json_text(value: object) -> str:
 def _set_up_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
+    # First, and for a new file: later only VACUUM can do that. It lets the file become smaller in small steps.
+    cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")
+    _use_wal(connection, cursor)
     for pragma in (
-        # First, and for a new file: later only VACUUM can do that. It lets the file become smaller in small steps.
-        "auto_vacuum=INCREMENTAL",
-        "journal_mode=WAL",
         f"journal_size_limit={_WAL_PAGES * _PAGE_BYTES}",
         "synchronous=FULL",
         "foreign_keys=ON",
@@ -211,16 +211,16 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:
         f"cache_size={_CACHE_KIB}",
         "temp_store=MEMORY",
     ):
-        _set(connection, cursor, pragma)
+        cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
 
-def _set(connection: Any, cursor: Any, pragma: str) -> None:
-    # SQLite does not wait for a lock to change a new file's journal: of several that open it at once some are told that it is locked.
+def _use_wal(connection: Any, cursor: Any) -> None:
+    # SQLite does not wait for the lock that it takes to change a new file's journal: of several that open one at once some would fail.
     until = time.monotonic() + LOCK_TIMEOUT_SECONDS
     while True:
         try:
-            cursor.execute(f"PRAGMA {pragma}")
+            cursor.execute("PRAGMA journal_mode=WAL")
         except sqlite3.OperationalError as exc:
             if exc.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
                 raise

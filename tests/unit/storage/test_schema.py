@@ -1,6 +1,7 @@
 """Twin of aiproxyd/storage/schema.py: migrations, as an installed package runs them."""
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
 import zipfile
@@ -77,6 +78,21 @@ async def test_daemons_that_start_at_once_make_the_tables_once(database_url: str
     for store in stores:
         await store.ping()
         await store.close()
+
+
+async def test_a_new_store_waits_for_another_that_writes_to_it_before_it_has_a_wal(tmp_path: Path) -> None:
+    await (await Store.open(f"sqlite:///{tmp_path}/before")).close()  # so that nothing is left to be imported
+    other = sqlite3.connect(tmp_path / "store", isolation_level=None)
+    other.execute("PRAGMA user_version=1")
+    other.execute("BEGIN IMMEDIATE")
+    opening = asyncio.ensure_future(Store.open(f"sqlite:///{tmp_path}/store"))
+    done, _ = await asyncio.wait([opening], timeout=0.3)
+    assert not done
+    other.execute("ROLLBACK")
+    store = await opening
+    await store.ping()
+    await store.close()
+    other.close()
 
 
 async def test_a_store_of_a_newer_program_is_left_alone(database_url: str) -> None:
