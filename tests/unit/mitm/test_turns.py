@@ -178,22 +178,23 @@ async def asked(deadlines) -> tuple[Bare, SeeingTap]:
     return bare, tap
 
 
-async def test_a_client_that_leaves_in_the_turn_of_its_answer_had_it(deadlines):
-    bare, tap = await asked(deadlines)
-    bare.upstream.send(ANSWER)
-    bare.relay.upstream.on_readable()
+def leave(bare: Bare) -> None:
     bare.client.shutdown(socket.SHUT_WR)
     bare.relay.client.on_readable()
-    (seen,) = tap.requests
-    assert (seen.is_over, seen.aborted, seen.response) == (True, None, b"good")
-    bare.close()
 
 
-async def test_a_client_that_breaks_in_the_turn_of_its_answer_had_it(deadlines):
+def reset(bare: Bare) -> None:
+    bare.relay._lost(bare.relay.client, ConnectionResetError())
+
+
+@pytest.mark.parametrize(
+    "end", [leave, reset, lambda bare: bare.relay.close()], ids=["client leaves", "client resets", "we close"]
+)
+async def test_what_ends_in_the_turn_of_its_answer_had_it(deadlines, end):
     bare, tap = await asked(deadlines)
     bare.upstream.send(ANSWER)
     bare.relay.upstream.on_readable()
-    bare.relay._lost(bare.relay.client, ConnectionResetError())
+    end(bare)
     (seen,) = tap.requests
     assert (seen.is_over, seen.aborted, seen.response) == (True, None, b"good")
     bare.close()
@@ -279,16 +280,6 @@ async def test_a_connection_that_is_closed_in_the_turn_of_a_request_neither_send
     await turn()
     assert tap.requests == []
     assert bare.upstream.recv(100) == b""
-    bare.close()
-
-
-async def test_a_connection_that_is_closed_in_the_turn_of_an_answer_has_seen_it(deadlines):
-    bare, tap = await asked(deadlines)
-    bare.upstream.send(ANSWER)
-    bare.relay.upstream.on_readable()
-    bare.relay.close()
-    (seen,) = tap.requests
-    assert (seen.is_over, seen.aborted, seen.response) == (True, None, b"good")
     bare.close()
 
 
