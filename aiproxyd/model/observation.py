@@ -219,9 +219,9 @@ class InterceptionEnded(_Observation, frozen=True, omit_defaults=True, kw_only=T
     """From the request head to the first text, reasoning or tool call of a streamed response."""
     duration_seconds: float = 0.0
     held_seconds: float | None = None
-    """How long this proxy held the first bytes: of the request, from its head until it may leave for the provider (its record is on
-    disk by then), and of the response, from when they were read until they were written to the client. The relay tells both,
-    mitmproxy's layers the request's alone."""
+    """How long this proxy held the first bytes: of the request, from when its head was read until it was written to the provider (its
+    record is on disk by then), and of the response, from when they were read until they were written to the client. The relay tells
+    both; who carries requests otherwise tells of the request what its record took, and mitmproxy's layers nothing of the response."""
     tap_seconds: float | None = None
     """Time spent on reading along, all of it after the bytes had been forwarded: decoding, parsing, assembling."""
     output_characters: int = 0
